@@ -1,0 +1,47 @@
+"""The few byte encodings that every format here is built from.
+
+Everything that is hashed, bound or authenticated is length-prefixed, so that no two different
+inputs have one encoding.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from sentra_kms.errors import MalformedInput
+
+
+def u32(number: int) -> bytes:
+    """Four bytes, big-endian.
+
+    >>> u32(1).hex()
+    '00000001'
+    """
+    return number.to_bytes(4, "big")
+
+
+def lp(data: bytes | str) -> bytes:
+    """Length-prefix: `u32be length ‖ data`; text is UTF-8.
+
+    >>> lp("ab").hex()
+    '000000026162'
+    """
+    raw = data.encode("utf-8") if isinstance(data, str) else data
+    return len(raw).to_bytes(4, "big") + raw
+
+
+def strict_base64(text: bytes) -> bytes:
+    """Decode standard, padded base64 (RFC 4648 section 4), canonical: it encodes back the same.
+
+    Raises `MalformedInput`, which does not quote the input.
+
+    >>> strict_base64(b"YWI=")
+    b'ab'
+    """
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        data = None
+    if data is None or binascii.b2a_base64(data, newline=False) != text:
+        raise MalformedInput("not standard, padded base64 (RFC 4648 section 4)")
+    return data
