@@ -1,0 +1,111 @@
+"""The built-in file backend: KEKs from named master keys, rings in one directory."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from sentra_kms.backends.master_key import MasterKey, read_master_key
+from sentra_kms.backends.ring_files import RingFiles
+from sentra_kms.context import WrapContext
+from sentra_kms.errors import KeyNotFound
+from sentra_kms.hookspecs import API_VERSION, KeyHooks, PartHooks, RingAuthHooks, hookimpl
+from sentra_kms.hooktypes import (
+    BackendSettings,
+    BackendType,
+    Host,
+    KeyDescription,
+    WrappedKey,
+)
+from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import Reference
+
+DIRECTORY_VARIABLE = "ENCRYPTION_KEYS_DIR"
+DEFAULT_DIRECTORY = "/app/keys"
+
+
+class LocalSettings(BackendSettings, frozen=True):
+    """`directory` holds the rings; `master_keys` names a reference for each KEK."""
+
+    directory: str | None = None
+    master_keys: dict[str, Reference] = {}  # noqa: RUF012 - msgspec gives each its own
+
+
+@hookimpl
+def backend_type() -> BackendType:
+    """Register the type `local`."""
+    return BackendType(
+        api=API_VERSION,
+        settings=LocalSettings,
+        create="sentra_kms.backends.local:create",
+        summary="KEKs from named master keys, key rings in files of one directory",
+    )
+
+
+def create(settings: LocalSettings, host: Host) -> list[object]:
+    """Make the parts; opens no file and reads no master key yet."""
+    directory = settings.directory or os.environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY
+    rings = RingFiles(host.resolve(directory), network_allowed=host.development)
+    return [LocalKeys(settings, host), rings] if settings.master_keys else [rings]
+
+
+class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
+    """KEKs derived from master keys, each read through its reference at its first use."""
+
+    def __init__(self, settings: LocalSettings, host: Host) -> None:
+        self._references = settings.master_keys
+        self._host = host
+        self._keys: dict[str, MasterKey] = {}
+        self._lock = threading.Lock()
+
+    @hookimpl
+    def wrap_key(
+        self, key: str, material: KeyMaterial, context: WrapContext, timeout: float
+    ) -> WrappedKey:
+        """Wrap under the master key named `key`."""
+        return self._key(key).wrap(material, context)
+
+    @hookimpl
+    def unwrap_key(
+        self, key: str, wrapped: WrappedKey, context: WrapContext, timeout: float
+    ) -> KeyMaterial:
+        """Unwrap under the master key named `key`."""
+        return self._key(key).unwrap(f"{self._host.name}:{key}", wrapped, context)
+
+    @hookimpl
+    def describe_key(self, key: str, timeout: float) -> KeyDescription:
+        """Return the master key's id."""
+        return self._key(key).describe()
+
+    @hookimpl
+    def ring_auth_key(self, key: str) -> KeyMaterial:
+        """Return the ring authentication key derived from the master key named `key`."""
+        return self._key(key).ring_auth_key()
+
+    @hookimpl
+    def close(self) -> None:
+        """Forget the keys."""
+        self._keys.clear()
+
+    def _key(self, name: str) -> MasterKey:
+        found = self._keys.get(name)
+        if found is not None:
+            return found
+        with self._lock:
+            if name not in self._keys:
+                self._keys[name] = self._read(name)
+            return self._keys[name]
+
+    def _read(self, name: str) -> MasterKey:
+        reference = self._references.get(name)
+        if reference is None:
+            known = ", ".join(sorted(self._references))
+            raise KeyNotFound(
+                f"backend '{self._host.name}' has no master key '{name}' (it has {known}): add it "
+                "to its master_keys"
+            )
+        return read_master_key(
+            self._host.secret(reference),
+            where=f"master key '{self._host.name}:{name}' ({reference})",
+            development=self._host.development,
+        )

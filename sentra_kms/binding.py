@@ -1,0 +1,252 @@
+"""One configured backend bound to its hooks: fork, timing, events and the error contract."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import pluggy
+
+from sentra_kms.context import WrapContext
+from sentra_kms.discovery import find_create
+from sentra_kms.errors import (
+    KMSError,
+    PluginError,
+    UnsupportedOperation,
+    VendorError,
+    afresh,
+)
+from sentra_kms.events import Event, current_actor
+from sentra_kms.forks import tell_after_fork
+from sentra_kms.guard import PROTOCOLS, check_parts
+from sentra_kms.hookspecs import PROJECT
+from sentra_kms.hooktypes import (
+    BackendSettings,
+    BackendType,
+    Host,
+    KeyDescription,
+    RingPage,
+    SecretRequest,
+    SecretValue,
+    StoredRing,
+    WrappedKey,
+)
+from sentra_kms.material import KeyMaterial
+
+TENANT_KEY_SIZE = 32
+_T = TypeVar("_T")
+
+
+class Binding:
+    """A backend in use. Each has a plugin manager of its own, so who answers is never in doubt.
+
+    `timeout` is in seconds and is passed to every hook. `emit` gets an event for each operation.
+    """
+
+    def __init__(
+        self,
+        kind: BackendType,
+        settings: BackendSettings,
+        host: Host,
+        *,
+        timeout: float,
+        emit: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.name = host.name
+        self._kind = kind
+        self._settings = settings
+        self._host = host
+        self._timeout = timeout
+        self._emit = emit
+        self._closed = False
+        self._build()
+        self.after_fork()
+        self._pid = os.getpid()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace a lock that another thread may have held when this child was forked."""
+        self._lock = threading.Lock()
+
+    def require(self, operation: str, why: str) -> None:
+        """Raise `UnsupportedOperation` unless a part implements `operation`."""
+        if operation not in self.operations:
+            raise UnsupportedOperation(
+                f"{why}, but backend '{self.name}' does not implement {operation} as it is "
+                "configured",
+                backend=self.name,
+                operation=operation,
+            )
+
+    def wrap_key(self, key: str, material: KeyMaterial, context: WrapContext) -> WrappedKey:
+        """Wrap a tenant key under the KEK `key` of this backend."""
+        return self._ask(
+            WrappedKey,
+            "wrap_key",
+            f"{self.name}:{key}",
+            key=key,
+            material=material,
+            context=context,
+            timeout=self._timeout,
+        )
+
+    def unwrap_key(self, key: str, wrapped: WrappedKey, context: WrapContext) -> KeyMaterial:
+        """Unwrap a tenant key; an answer that is not 32 bytes is a `PluginError`."""
+        subject = f"{self.name}:{key}"
+        material = self._ask(
+            KeyMaterial,
+            "unwrap_key",
+            subject,
+            key=key,
+            wrapped=wrapped,
+            context=context,
+            timeout=self._timeout,
+        )
+        size = len(material.reveal())
+        if size != TENANT_KEY_SIZE:
+            raise PluginError(
+                f"'{subject}' unwrapped {size} bytes where a tenant key has {TENANT_KEY_SIZE}",
+                backend=self.name,
+                operation="unwrap_key",
+                subject=subject,
+            )
+        return material
+
+    def describe_key(self, key: str) -> KeyDescription:
+        """Return what a wrap made now would record."""
+        subject = f"{self.name}:{key}"
+        return self._ask(KeyDescription, "describe_key", subject, key=key, timeout=self._timeout)
+
+    def ring_auth_key(self, key: str) -> KeyMaterial:
+        """Return the ring authentication key of a local or memory KEK."""
+        return self._ask(KeyMaterial, "ring_auth_key", f"{self.name}:{key}", key=key)
+
+    def fetch_secret(self, request: SecretRequest) -> SecretValue:
+        """Fetch a secret."""
+        return self._ask(
+            SecretValue,
+            "fetch_secret",
+            str(request.reference),
+            request=request,
+            timeout=self._timeout,
+        )
+
+    def load_ring(self, tenant: str) -> StoredRing:
+        """Return a tenant's stored ring."""
+        return self._ask(StoredRing, "load_ring", tenant, tenant=tenant, timeout=self._timeout)
+
+    def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
+        """Store a tenant's ring by compare-and-set; return the new revision."""
+        return self._ask(
+            str,
+            "save_ring",
+            tenant,
+            tenant=tenant,
+            document=document,
+            expected=expected,
+            timeout=self._timeout,
+        )
+
+    def list_rings(self, cursor: str | None, limit: int) -> RingPage:
+        """Return a page of tenants."""
+        return self._ask(
+            RingPage, "list_rings", "*", cursor=cursor, limit=limit, timeout=self._timeout
+        )
+
+    def close(self) -> None:
+        """Close every part; closing again does nothing, other calls raise."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._call("close", self.name, {})
+
+    def _ask(self, kind: type[_T], operation: str, subject: str, **arguments: object) -> _T:
+        if self._closed:
+            raise UnsupportedOperation(
+                f"backend '{self.name}' is closed: load() again", backend=self.name
+            )
+        if self._pid != os.getpid():
+            self._build_in_child()
+        answer = self._call(operation, subject, arguments)
+        if not isinstance(answer, kind):
+            raise PluginError(
+                f"backend '{self.name}' answered {operation} with {type(answer).__name__}, not "
+                f"{kind.__name__}",
+                backend=self.name,
+                operation=operation,
+                subject=subject,
+            )
+        return answer
+
+    def _call(self, operation: str, subject: str, arguments: dict[str, object]) -> object:
+        failure: KMSError | None = None
+        answer: object = None
+        begun, start = self._host.clock(), time.monotonic()
+        try:
+            answer = getattr(self._hooks, operation)(**arguments)
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
+            failure = self._own(error, operation)
+        if failure is not None:
+            failure.backend = failure.backend or self.name
+            failure.operation = failure.operation or operation
+            failure.subject = failure.subject or subject
+        if self._emit is not None:
+            self._report(operation, subject, begun, time.monotonic() - start, failure)
+        if failure is not None:
+            # Outside the handler: the error that a plugin raised, its frames and what they hold
+            # are not reachable from the one that callers see.
+            raise failure
+        return answer
+
+    def _own(self, error: Exception, operation: str) -> KMSError:
+        """Make our own error of what a hook raised."""
+        if isinstance(error, KMSError):
+            return afresh(error)
+        failure = PluginError(
+            f"backend '{self.name}' let {type(error).__name__} escape from {operation}: its "
+            "author must map it"
+        )
+        failure.__cause__ = VendorError(type(error).__name__)
+        return failure
+
+    def _report(
+        self, operation: str, subject: str, begun: float, latency: float, failure: KMSError | None
+    ) -> None:
+        assert self._emit is not None  # noqa: S101 - checked by the one caller
+        acting = current_actor()
+        self._emit(
+            Event(
+                time=begun,
+                operation=operation,
+                backend=self.name,
+                subject=subject,
+                outcome="ok" if failure is None else type(failure).__name__,
+                latency=latency,
+                actor=acting.name if acting else None,
+                request_id=acting.request_id if acting else None,
+                late=latency > self._timeout,
+            )
+        )
+
+    def _build(self) -> None:
+        made = find_create(self._kind)(self._settings, self._host)
+        parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
+        self.operations = check_parts(self.name, parts)
+        manager = pluggy.PluginManager(PROJECT)
+        for protocol in PROTOCOLS:
+            manager.add_hookspecs(protocol)
+        for part in parts:
+            manager.register(part)
+        manager.check_pending()
+        self._hooks = manager.hook
+
+    def _build_in_child(self) -> None:
+        # A connection inherited over a fork serves two masters: parts are made anew.
+        with self._lock:
+            if self._pid != os.getpid():
+                self._build()
+                self._pid = os.getpid()

@@ -1,0 +1,128 @@
+"""What a backend may not do, refused when it is bound and not at its first use.
+
+pluggy lets all of this through: a method without its marker silently vanishes, an omitted
+argument is silently dropped, a wrapper sees and replaces keys.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+
+from sentra_kms.errors import PluginError
+from sentra_kms.hookspecs import (
+    PROJECT,
+    KeyHooks,
+    PartHooks,
+    RingAuthHooks,
+    RingHooks,
+    SecretHooks,
+)
+
+PROTOCOLS: tuple[type, ...] = (KeyHooks, RingAuthHooks, SecretHooks, RingHooks, PartHooks)
+_MARK = f"{PROJECT}_impl"
+_SPEC_MARK = f"{PROJECT}_spec"
+_REFUSED_OPTIONS = ("hookwrapper", "wrapper", "tryfirst", "trylast", "specname")
+_PAIRS = (("wrap_key", "unwrap_key"), ("load_ring", "save_ring"))
+
+
+def _specifications() -> dict[str, Callable[..., object]]:
+    return {
+        name: member
+        for protocol in PROTOCOLS
+        for name, member in vars(protocol).items()
+        if hasattr(member, _SPEC_MARK)
+    }
+
+
+SPECIFICATIONS = _specifications()
+"""Every operation's specification, by name."""
+
+
+def check_parts(backend: str, parts: Sequence[object]) -> frozenset[str]:
+    """Return the operations that the parts implement; `PluginError` names the first fault."""
+    if not parts:
+        raise PluginError(f"backend '{backend}' was created without a part")
+    owners: dict[str, object] = {}
+    for part in parts:
+        if inspect.isclass(part):
+            raise PluginError(
+                f"backend '{backend}': {part.__name__} is a class: create() returns instances"
+            )
+        for name in _implemented(backend, part):
+            if name in owners and _first_result(name):
+                raise PluginError(
+                    f"backend '{backend}': both {_name(owners[name])} and {_name(part)} implement "
+                    f"{name}: one part must answer"
+                )
+            owners[name] = part
+    for one, other in _PAIRS:
+        if (one in owners) != (other in owners):
+            raise PluginError(f"backend '{backend}': {one} and {other} come together or not at all")
+    return frozenset(owners)
+
+
+def _implemented(backend: str, part: object) -> list[str]:
+    found: list[str] = []
+    for name, member in inspect.getmembers_static(type(part)):
+        plain: object = inspect.unwrap(member) if callable(member) else member
+        options = _options(plain, _MARK)
+        where = f"backend '{backend}': {_name(part)}.{name}"
+        if options is not None:
+            _check_options(where, name, options)
+            if name in SPECIFICATIONS:
+                _check_shape(where, SPECIFICATIONS[name], plain)
+                found.append(name)
+        elif name in SPECIFICATIONS and not hasattr(plain, _SPEC_MARK):
+            raise PluginError(f"{where} has a hook's name but is not marked @hookimpl")
+    return found
+
+
+def _check_options(where: str, name: str, options: Mapping[str, object]) -> None:
+    for option in _REFUSED_OPTIONS:
+        if options.get(option):
+            raise PluginError(f"{where} is marked {option}: a backend's hook is a plain @hookimpl")
+    if name in SPECIFICATIONS:
+        return
+    from difflib import get_close_matches  # only for an error
+
+    close = get_close_matches(name, SPECIFICATIONS, n=1)
+    if not options.get("optionalhook") or close:
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise PluginError(f"{where} implements no known hook{hint}")
+
+
+def _check_shape(where: str, specification: Callable[..., object], member: object) -> None:
+    if not inspect.isfunction(member):
+        raise PluginError(f"{where} is not a plain method")
+    if (
+        inspect.iscoroutinefunction(member)
+        or inspect.isgeneratorfunction(member)
+        or inspect.isasyncgenfunction(member)
+    ):
+        raise PluginError(f"{where} is async or a generator: hooks are plain synchronous functions")
+    wanted = list(inspect.signature(specification).parameters)
+    parameters = inspect.signature(member).parameters.values()
+    if [parameter.name for parameter in parameters] != wanted or any(
+        parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD
+        or parameter.default is not inspect.Parameter.empty
+        for parameter in parameters
+    ):
+        raise PluginError(
+            f"{where} must take exactly ({', '.join(wanted)}), all plain and without defaults"
+        )
+
+
+def _first_result(name: str) -> bool:
+    options = _options(SPECIFICATIONS[name], _SPEC_MARK)
+    return options is not None and bool(options.get("firstresult"))
+
+
+def _options(member: object, mark: str) -> Mapping[str, object] | None:
+    """Return what pluggy's marker left on a method."""
+    found: Mapping[str, object] | None = getattr(member, mark, None)
+    return found if isinstance(found, dict) else None
+
+
+def _name(part: object) -> str:
+    return type(part).__name__

@@ -1,0 +1,209 @@
+"""Every hook.
+
+An author subclasses the Protocols that apply and marks each method `@hookimpl`::
+
+    from sentra_kms.hookspecs import KeyHooks, PartHooks, hookimpl
+
+
+    class Keys(KeyHooks, PartHooks):
+        @hookimpl
+        def wrap_key(self, key, material, context, timeout): ...
+
+Hooks are synchronous, run in the caller's thread and from many threads at once, and return no
+generators. `timeout` is in seconds and is theirs to keep: retries fit inside it. What does not
+exist is raised (`KeyNotFound`, `SecretNotFound`, `TenantNotFound`), never returned as `None`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+from pluggy import HookimplMarker, HookspecMarker
+
+from sentra_kms.context import WrapContext
+from sentra_kms.hooktypes import (
+    BackendType,
+    Finding,
+    KeyDescription,
+    RingPage,
+    SecretRequest,
+    SecretValue,
+    StoredRing,
+    WrappedKey,
+)
+from sentra_kms.material import KeyMaterial
+
+PROJECT = "sentra_kms"
+API_VERSION = (1, 0)
+
+hookspec = HookspecMarker(PROJECT)
+hookimpl = HookimplMarker(PROJECT)
+
+
+@hookspec(firstresult=True)
+def backend_type() -> BackendType:  # type: ignore[empty-body]
+    """Register a backend type; implemented by a module that imports no SDK.
+
+    Example::
+
+        @hookimpl
+        def backend_type() -> BackendType:
+            return BackendType(
+                api=(1, 0),
+                settings=LocalSettings,
+                create="sentra_kms.backends.local:create",
+                summary="KEKs from master keys, rings in files",
+            )
+    """
+
+
+class KeyHooks(Protocol):
+    """Wrap and unwrap tenant keys under a KEK that never leaves its service."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def wrap_key(
+        self, key: str, material: KeyMaterial, context: WrapContext, timeout: float
+    ) -> WrappedKey:
+        """Encrypt 32 bytes under `key`, bound to `context`.
+
+        Raises `KeyNotFound` if the service has no such KEK, `KeyUnavailable` if it is disabled.
+
+        Example::
+
+            answer = client.encrypt(key, material.reveal(), associated_data=context.canonical)
+            return WrappedKey(answer.ciphertext, answer.key_id, answer.version)
+        """
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def unwrap_key(
+        self, key: str, wrapped: WrappedKey, context: WrapContext, timeout: float
+    ) -> KeyMaterial:
+        """Decrypt what `wrap_key` made, under the same `key` and `context` only.
+
+        Raises `DecryptionFailed` if the ciphertext or the context is not the one that was bound.
+
+        Example::
+
+            raw = client.decrypt(key, wrapped.ciphertext, associated_data=context.canonical)
+            return KeyMaterial(raw)
+        """
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def describe_key(self, key: str, timeout: float) -> KeyDescription:
+        """Return the id and version that a wrap made now would record.
+
+        Example::
+
+            return KeyDescription(key_id=client.key_id(key), key_version=client.latest(key))
+        """
+
+
+class RingAuthHooks(Protocol):
+    """Only for the built-in `local` and `memory` types: a ring's MAC key from a KEK."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def ring_auth_key(self, key: str) -> KeyMaterial:
+        """Return the 32-byte key that authenticates rings, derived from the KEK `key`.
+
+        Example::
+
+            return derive(prk, "local/ring-auth/v1", b"", 32)
+        """
+
+
+class SecretHooks(Protocol):
+    """Fetch secrets."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
+        """Return the secret's bytes as the service holds them, with version and expiry.
+
+        Raises `SecretNotFound` if it does not exist; every other failure has its own error.
+
+        Example::
+
+            found = client.read(request.reference.path)
+            return SecretValue(KeyMaterial(found.data), version=found.version)
+        """
+
+
+class RingHooks(Protocol):
+    """Keep key rings: opaque bytes by tenant, changed by compare-and-set only."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def load_ring(self, tenant: str, timeout: float) -> StoredRing:
+        """Return the tenant's document and its revision, read consistently.
+
+        Raises `TenantNotFound`.
+
+        Example::
+
+            row = db.get(tenant)
+            return StoredRing(document=row.document, revision=row.etag)
+        """
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def save_ring(self, tenant: str, document: bytes, expected: str | None, timeout: float) -> str:
+        """Store the document if the revision is still `expected`; return the new revision.
+
+        `expected=None` creates only. Raises `Conflict` if somebody else saved first.
+
+        Example::
+
+            return db.put(tenant, document, if_match=expected)
+        """
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def delete_ring(self, tenant: str, expected: str, timeout: float) -> None:
+        """Delete the document if the revision is still `expected`.
+
+        Raises `TenantNotFound` or `Conflict`.
+
+        Example::
+
+            db.delete(tenant, if_match=expected)
+        """
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def list_rings(self, cursor: str | None, limit: int, timeout: float) -> RingPage:
+        """Return at most `limit` tenants, from the start if `cursor` is `None`.
+
+        Example::
+
+            rows = db.scan(after=cursor, limit=limit)
+            return RingPage(tuple(row.tenant for row in rows), rows.next_token)
+        """
+
+
+class PartHooks(Protocol):
+    """What every part may answer; overriding is optional. All parts' answers are collected."""
+
+    @hookspec
+    def check(self, timeout: float) -> list[Finding]:
+        """Look whether this part would work, and say what to do if not. Changes nothing.
+
+        Example::
+
+            return [Finding("warning", "tenant-keys", "is exportable", "make it non-exportable")]
+        """
+        return []
+
+    @hookspec
+    def close(self) -> None:
+        """Let go of connections and keys. Called once.
+
+        Example::
+
+            self.client.close()
+        """
+        return
