@@ -1,0 +1,278 @@
+"""`sentra-kms.toml` and the environment's name, read and checked into `Settings`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeVar, cast
+
+import msgspec
+
+from sentra_kms.config_file import ConfigFile, Table, is_table, listed, nearest
+from sentra_kms.discovery import BUILT_IN, UNDECLARED, find_type
+from sentra_kms.errors import ConfigurationError, MalformedInput, UnsupportedOperation
+from sentra_kms.reference import BACKEND_NAME, KekName, Reference
+from sentra_kms.settings import (
+    DEFAULT_TIMEOUT,
+    AuthSource,
+    BackendConfig,
+    CacheSettings,
+    Duration,
+    KeysSettings,
+    Settings,
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_TABLES = ("development", "backends", "keys", "cache")
+_NOT_BUILT = {
+    "": frozenset({"secrets", "policies", "audit"}),
+    "keys": frozenset({"min_wraps", "previous_store", "rotate_after"}),
+    "cache": frozenset({"max_stale"}),
+}
+_TYPES_NOT_BUILT = frozenset({"docker", "systemd"})
+_RING_AUTH_TYPES = frozenset({"local", "memory"})
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+def read_settings(
+    source: str | os.PathLike[str] | Mapping[str, object] | None = None,
+    environment: str | None = None,
+) -> Settings:
+    """Read a configuration and check `[shared]` and one environment of it.
+
+    `source` is a path, a mapping of the file's shape, or `None`: the file that
+    `SENTRA_KMS_CONFIG` names, else `sentra-kms.toml` in the working directory. The environment is
+    the argument, `SENTRA_KMS_ENV`, or the file's `default_environment`. Raises
+    `ConfigurationError` naming file, table and key, and `UnsupportedOperation` for what this
+    version does not do yet. Opens no connection and fetches no secret.
+    """
+    document = ConfigFile.read(source)
+    name, table = document.choose(environment)
+    return _Reader(document, name, table).read()
+
+
+class _Reader:
+    """Checks one environment's table, piece by piece."""
+
+    def __init__(self, document: ConfigFile, name: str, table: Table) -> None:
+        self._document = document
+        self._name = name
+        self._table = table
+        self._types: dict[str, str] = {}
+
+    def read(self) -> Settings:
+        self._check_keys("", self._table, _TABLES)
+        development = self._table.get("development", False)
+        if not isinstance(development, bool):
+            self._refuse("", "'development' is true or false")
+        backends = self._backends(development=development)
+        keys = self._keys(backends) if "keys" in self._table else None
+        settings = Settings(
+            source=self._document.source,
+            base=self._document.base,
+            environment=self._name,
+            development=development,
+            backends=backends,
+            cache=self._convert("cache", self._subtable("cache"), CacheSettings),
+            keys=keys,
+        )
+        self._check_references(settings)
+        return settings
+
+    def _backends(self, *, development: bool) -> dict[str, BackendConfig]:
+        found = {
+            name: self._backend(name, table) for name, table in self._subtable("backends").items()
+        }
+        for name in UNDECLARED:
+            if name not in found and (development or not find_type(name).development_only):
+                found[name] = self._backend(name, {"type": name})
+        for name, backend in found.items():
+            if backend.kind.development_only and not development:
+                self._refuse(
+                    f"backends.{name}",
+                    f"type '{self._types[name]}' is for development only, and [{self._name}] is "
+                    "not a development environment",
+                )
+        return found
+
+    def _backend(self, name: str, table: object) -> BackendConfig:
+        where = f"backends.{name}"
+        if BACKEND_NAME.fullmatch(name) is None:
+            self._refuse(where, "a backend's name is a-z, then a-z, 0-9, '+', '.' or '-'")
+        kind = table.get("type") if is_table(table) else None
+        if not is_table(table) or not isinstance(kind, str):
+            self._refuse(where, "a backend is a table with a 'type'")
+        own = {key: value for key, value in table.items() if key not in {"type", "timeout"}}
+        timeout = table.get("timeout")
+        if kind in _TYPES_NOT_BUILT:
+            self._not_built(f"{where}.type", kind)
+        if name in BUILT_IN and name in UNDECLARED and kind != name:
+            self._refuse(where, f"the name '{name}' belongs to the built-in backend of that type")
+        try:
+            found = find_type(kind)
+        except ConfigurationError as error:
+            self._refuse(where, error.message + nearest(kind, BUILT_IN))
+        self._types[name] = kind
+        return BackendConfig(
+            name=name,
+            kind=found,
+            settings=self._convert(where, own, found.settings),
+            timeout=DEFAULT_TIMEOUT if timeout is None else self._duration(where, timeout),
+        )
+
+    def _keys(self, backends: dict[str, BackendConfig]) -> KeysSettings:
+        keys = self._convert("keys", self._subtable("keys"), KeysSettings)
+        for field in ("wrap_with", "unwrap_with"):
+            names: tuple[KekName, ...] = getattr(keys, field)
+            for kek in names:
+                self._check_backend(f"keys.{field}", kek.backend, backends)
+                if "{" in kek.key:
+                    self._not_built(f"keys.{field}", f"a KEK name with braces ({kek})")
+            if len(set(names)) != len(names):
+                self._refuse(f"keys.{field}", "a KEK is named twice")
+        self._check_backend("keys.store", keys.store, backends)
+        if "authenticate_with" in self._subtable("keys"):
+            self._check_auth_sources(keys.authenticate_with, backends)
+            return keys
+        return msgspec.structs.replace(keys, authenticate_with=self._default_auth(keys))
+
+    def _check_auth_sources(
+        self, sources: tuple[AuthSource, ...], backends: dict[str, BackendConfig]
+    ) -> None:
+        where = "keys.authenticate_with"
+        if not sources:
+            self._refuse(where, "name at least one key; the first signs, any verifies")
+        for source in sources:
+            self._check_backend(where, source.target.backend, backends)
+            kind = self._types[source.target.backend]
+            if isinstance(source.target, KekName) and kind not in _RING_AUTH_TYPES:
+                self._refuse(
+                    where,
+                    f"'{source}' is a key of type '{kind}': only local and memory keys "
+                    "authenticate rings, or a reference to base64 of 32 random bytes",
+                )
+
+    def _default_auth(self, keys: KeysSettings) -> tuple[AuthSource, ...]:
+        names = dict.fromkeys((*keys.wrap_with, *keys.unwrap_with))
+        for kek in names:
+            if self._types[kek.backend] not in _RING_AUTH_TYPES:
+                self._refuse(
+                    "keys",
+                    f"authenticate_with is needed, since '{kek}' is neither a local nor a memory "
+                    "key: name a reference to base64 of 32 random bytes",
+                )
+        return tuple(AuthSource(kek) for kek in names)
+
+    def _check_references(self, settings: Settings) -> None:
+        for name, backend in settings.backends.items():
+            for reference in references_in(backend.settings):
+                self._check_reference(f"backends.{name}", reference, settings)
+        for source in settings.keys.authenticate_with if settings.keys else ():
+            if isinstance(source.target, Reference):
+                self._check_reference("keys.authenticate_with", source.target, settings)
+
+    def _check_reference(self, where: str, reference: Reference, settings: Settings) -> None:
+        if reference.backend in _TYPES_NOT_BUILT:
+            self._not_built(where, f"a {reference.backend}:// reference")
+        self._check_backend(where, reference.backend, settings.backends)
+
+    def _check_backend(self, where: str, name: str, backends: dict[str, BackendConfig]) -> None:
+        if name in backends:
+            return
+        if name in UNDECLARED:
+            self._refuse(
+                where,
+                f"{name}:// is for development only, and [{self._name}] is not a development "
+                "environment: keep the secret in a file (file:///…) or a secret service",
+            )
+        declared = sorted(backends)
+        self._refuse(
+            where,
+            f"there is no backend '{name}' in [{self._name}.backends]; there are {listed(declared)}"
+            + nearest(name, declared),
+        )
+
+    def _subtable(self, name: str) -> Table:
+        table = self._table.get(name, {})
+        if not is_table(table):
+            self._refuse(name, "this is a table")
+        return table
+
+    def _convert(self, where: str, table: Table, kind: type[_T]) -> _T:
+        self._check_keys(where, table, [field.name for field in msgspec.structs.fields(kind)])
+        failure: str
+        try:
+            return msgspec.convert(table, kind, dec_hook=_from_text)
+        except msgspec.ValidationError as error:
+            failure = str(error).replace("`$.", "`").replace("Object missing", "missing")
+        self._refuse(where, failure)
+
+    def _check_keys(self, where: str, table: Table, known: Iterable[str]) -> None:
+        known = list(known)
+        for key in table:
+            if key in known:
+                continue
+            if key in _NOT_BUILT.get(where, ()):
+                self._not_built(where, key)
+            self._refuse(where, f"unknown key '{key}'" + nearest(key, known))
+
+    def _duration(self, where: str, value: object) -> float:
+        try:
+            return float(parse_duration(value))
+        except ValueError as error:
+            failure = f"timeout: {error}"
+        self._refuse(where, failure)
+
+    def _refuse(self, where: str, what: str) -> NoReturn:
+        raise ConfigurationError(f"{self._document.source}: {self._place(where)}: {what}")
+
+    def _not_built(self, where: str, what: str) -> NoReturn:
+        raise UnsupportedOperation(
+            f"{self._document.source}: {self._place(where)}: {what} is not supported by this "
+            "version of sentra_kms: leave it out"
+        )
+
+    def _place(self, where: str) -> str:
+        return f"[{self._name}.{where}]" if where else f"[{self._name}]"
+
+
+def references_in(settings: msgspec.Struct) -> Iterable[Reference]:
+    """Yield every reference in a backend's settings, also inside lists and tables."""
+    pending: list[object] = [getattr(settings, name) for name in settings.__struct_fields__]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Reference):
+            yield value
+        elif isinstance(value, Mapping):
+            pending.extend(cast("Mapping[object, object]", value).values())
+        elif isinstance(value, (list, tuple)):
+            pending.extend(cast("Iterable[object]", value))
+        elif isinstance(value, msgspec.Struct):
+            pending.extend(getattr(value, name) for name in value.__struct_fields__)
+
+
+def parse_duration(value: object) -> Duration:
+    """Return the seconds of `"500ms"`, `"60s"`, `"5m"`, `"1h"` or `"30d"`; raises `ValueError`.
+
+    >>> parse_duration("5m")
+    300.0
+    """
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('a duration is written like "60s", "5m", "1h" or "30d"')
+    return Duration(int(found[1]) * _UNITS[found[2]])
+
+
+def _from_text(kind: type, value: object) -> object:
+    # msgspec turns these errors into its own with the place, and quotes no value.
+    if kind is Duration:
+        return parse_duration(value)
+    if not isinstance(value, str):
+        raise TypeError(f"text is needed here, not {type(value).__name__}")
+    try:
+        return kind(value)
+    except MalformedInput as error:
+        failure = error.message
+    raise ValueError(failure)

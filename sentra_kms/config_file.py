@@ -1,0 +1,130 @@
+"""The configuration as it is written: where it is found, and which environment of it is meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TypeGuard
+
+from sentra_kms.errors import ConfigurationError
+
+FILE_NAME = "sentra-kms.toml"
+FILE_VARIABLE = "SENTRA_KMS_CONFIG"
+ENVIRONMENT_VARIABLE = "SENTRA_KMS_ENV"
+
+Table = dict[str, object]
+
+
+class ConfigFile:
+    """A whole configuration: `source` for messages, `base` for relative paths, its tables."""
+
+    def __init__(self, source: str, base: str, tables: Table) -> None:
+        self.source = source
+        self.base = base
+        self.tables = tables
+
+    @classmethod
+    def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
+        """Read a path, a mapping, or the file that the environment or directory has."""
+        if isinstance(source, Mapping):
+            return cls("the mapping passed to load()", os.getcwd(), dict(source))
+        path = os.path.abspath(source or os.environ.get(FILE_VARIABLE) or FILE_NAME)
+        import tomllib  # only files need it
+
+        failure: str
+        try:
+            with open(path, "rb") as file:
+                return cls(path, os.path.dirname(path), tomllib.load(file))
+        except FileNotFoundError:
+            failure = (
+                f"no configuration at {path}: make one with `sentra-kms init`, or name it by "
+                f"argument or {FILE_VARIABLE}"
+            )
+        except OSError as error:
+            failure = f"{path} cannot be read: {os.strerror(error.errno or 0)}"
+        except UnicodeDecodeError:
+            failure = f"{path} is not UTF-8 text"
+        except tomllib.TOMLDecodeError as error:
+            # The parser's text names a line and column; it quotes at most one character.
+            failure = f"{path} is not valid TOML: {error}"
+        raise ConfigurationError(failure)
+
+    def choose(self, asked: str | None) -> tuple[str, Table]:
+        """Return the environment's name and its table, `[shared]` merged in."""
+        environments = self._environments()
+        default = self._default(environments)
+        name = asked or os.environ.get(ENVIRONMENT_VARIABLE) or None
+        if name is None:
+            if default is None:
+                raise ConfigurationError(
+                    f"{self.source}: no environment is named; it has {listed(environments)}: set "
+                    f"{ENVIRONMENT_VARIABLE}, pass environment=, or set default_environment"
+                )
+            name = default
+        if name not in environments:
+            raise ConfigurationError(
+                f"{self.source}: there is no environment '{name}'; it has {listed(environments)}"
+                + nearest(name, environments)
+            )
+        shared = self.tables.get("shared", {})
+        if not is_table(shared):
+            raise ConfigurationError(f"{self.source}: [shared] is a table")
+        return name, _merge(shared, environments[name])
+
+    def _environments(self) -> dict[str, Table]:
+        found: dict[str, Table] = {}
+        for name, table in self.tables.items():
+            if name in {"shared", "default_environment"}:
+                continue
+            if not is_table(table):
+                raise ConfigurationError(
+                    f"{self.source}: unknown key '{name}' at the top; there stand "
+                    "default_environment, [shared] and one table for each environment"
+                    + nearest(name, ["default_environment", "shared"])
+                )
+            found[name] = table
+        return found
+
+    def _default(self, environments: dict[str, Table]) -> str | None:
+        name = self.tables.get("default_environment")
+        if name is None:
+            return None
+        if not isinstance(name, str) or name not in environments:
+            raise ConfigurationError(
+                f"{self.source}: default_environment names one of {listed(environments)}"
+            )
+        if environments[name].get("development") is True:
+            raise ConfigurationError(
+                f"{self.source}: default_environment may not name '{name}', a development "
+                "environment: a process that forgot its environment would make keys there"
+            )
+        return name
+
+
+def is_table(value: object) -> TypeGuard[Table]:
+    """Whether a value of the configuration is a table."""
+    return isinstance(value, dict)
+
+
+def _merge(shared: Table, own: Table) -> Table:
+    merged = dict(shared)
+    for key, value in own.items():
+        below = merged.get(key)
+        if is_table(below) and is_table(value):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for an error message."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is most like `name`, or nothing."""
+    from difflib import get_close_matches  # only for an error
+
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
