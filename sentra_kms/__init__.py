@@ -1,0 +1,113 @@
+"""Secrets and tenants' encryption keys on any key service, by one import.
+
+>>> import os, tempfile
+>>> os.environ["DEMO_MASTER_KEY"] = "please-make-a-real-one-with-keygen"
+>>> kms = load(
+...     {
+...         "development": {
+...             "development": True,
+...             "backends": {
+...                 "local": {
+...                     "type": "local",
+...                     "directory": tempfile.mkdtemp(),
+...                     "master_keys": {"2026-11": "env://DEMO_MASTER_KEY"},
+...                 }
+...             },
+...             "keys": {"wrap_with": ["local:2026-11"], "store": "local"},
+...         }
+...     },
+...     environment="development",
+... )
+>>> kms.keys.create("acme").primary
+1
+>>> acme = kms.keys.tenant("acme")
+>>> box = acme.encrypt(b"secret", context={"table": "users", "id": "42"})
+>>> acme.decrypt(box, context={"table": "users", "id": "42"})
+b'secret'
+>>> kms.close()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentra_kms.errors import (
+    AccessDenied,
+    AlreadyExists,
+    AuditFailed,
+    AuthenticationFailed,
+    ConfigurationError,
+    Conflict,
+    DecryptionFailed,
+    KeyNotFound,
+    KeyUnavailable,
+    KMSError,
+    MalformedInput,
+    NotFound,
+    PluginError,
+    RingRejected,
+    SecretNotFound,
+    ServiceUnavailable,
+    TenantNotFound,
+    Throttled,
+    Timeout,
+    UnsupportedOperation,
+    VendorError,
+)
+from sentra_kms.events import actor
+from sentra_kms.material import KeyMaterial, Secret
+from sentra_kms.reference import Reference
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from sentra_kms.runtime import KMS
+
+__version__ = "0.1.0"
+__all__ = [
+    "AccessDenied",
+    "AlreadyExists",
+    "AuditFailed",
+    "AuthenticationFailed",
+    "ConfigurationError",
+    "Conflict",
+    "DecryptionFailed",
+    "KMSError",
+    "KeyMaterial",
+    "KeyNotFound",
+    "KeyUnavailable",
+    "MalformedInput",
+    "NotFound",
+    "PluginError",
+    "Reference",
+    "RingRejected",
+    "Secret",
+    "SecretNotFound",
+    "ServiceUnavailable",
+    "TenantNotFound",
+    "Throttled",
+    "Timeout",
+    "UnsupportedOperation",
+    "VendorError",
+    "__version__",
+    "actor",
+    "load",
+]
+
+
+def load(
+    source: str | os.PathLike[str] | Mapping[str, object] | None = None,
+    environment: str | None = None,
+) -> KMS:
+    """Return a `KMS` for one environment of a configuration.
+
+    `source` is the path of a `sentra-kms.toml`, a mapping of the same shape, or `None`: the file
+    that `SENTRA_KMS_CONFIG` names, else `sentra-kms.toml` in the working directory. `environment`
+    defaults to `SENTRA_KMS_ENV`, then to the file's `default_environment`. Opens no connection
+    and fetches no secret. Raises `ConfigurationError`, and `UnsupportedOperation` for a setting
+    whose behaviour this version does not have.
+    """
+    from sentra_kms.runtime import open_kms
+
+    return open_kms(source, environment)

@@ -1,0 +1,249 @@
+"""Unwrapped tenant keys and what is derived from them, for a bounded time and in bounded number.
+
+Reads on the hot path take no lock: they look one object up in a dict. Whatever changes is
+replaced whole. Ring loads and unwraps are single flights.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from sentra_kms.errors import KeyUnavailable
+from sentra_kms.forks import tell_after_fork
+from sentra_kms.keys.flight import SingleFlight
+from sentra_kms.keys.message import Epoch, Opener
+from sentra_kms.keys.ring import Ring, Version
+from sentra_kms.material import KeyMaterial
+
+MAX_OPENERS = 4096  # of all tenants together; some 3 KiB each
+RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
+_JITTER = 0.1  # of a TTL, taken off
+
+
+class HeldKey:
+    """An unwrapped key and when it must be unwrapped anew, in monotonic seconds."""
+
+    __slots__ = ("expires", "material")
+
+    def __init__(self, material: KeyMaterial, expires: float) -> None:
+        self.material = material
+        self.expires = expires
+
+
+class Entry:
+    """What is held of one tenant under one state of its ring."""
+
+    __slots__ = ("deadline", "forced", "keys", "openers", "ring")
+
+    def __init__(self, ring: Ring, deadline: float) -> None:
+        self.ring = ring
+        self.deadline = deadline
+        self.forced = float("-inf")  # when a reload before the deadline was last forced
+        self.keys: dict[int, HeldKey] = {}
+        self.openers: dict[bytes, Opener] = {}
+
+
+class KeyCache:
+    """Entries by tenant. `now` is a monotonic clock; TTLs are in seconds.
+
+    `entries` and `epochs` are read by the managers' hot paths and written here only.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[str], Ring],
+        unwrap: Callable[[Ring, Version], KeyMaterial],
+        now: Callable[[], float],
+        key_ttl: float,
+        ring_ttl: float,
+        max_keys: int,
+    ) -> None:
+        self.now = now
+        self.entries: dict[str, Entry] = {}
+        self.epochs: dict[str, Epoch] = {}
+        self._load = load
+        self._unwrap = unwrap
+        self._key_ttl = key_ttl
+        self._ring_ttl = ring_ttl
+        self._max_keys = max_keys
+        self._held = 0
+        self._loads: SingleFlight[Entry] = SingleFlight()
+        self._unwraps: SingleFlight[HeldKey] = SingleFlight()
+        self._openers: deque[tuple[dict[bytes, Opener], bytes]] = deque()
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start the child with salts of its own."""
+        self._lock = threading.Lock()
+        self.epochs.clear()
+
+    def entry(self, tenant: str) -> Entry:
+        """Return a tenant's entry, loading its ring if it is not held or due for a look."""
+        found = self.entries.get(tenant)
+        if found is not None and self.now() < found.deadline:
+            return found
+        return self._loads.do(tenant, lambda: self._loaded(tenant))
+
+    def reload(self, entry: Entry) -> Entry | None:
+        """Return the tenant's entry read anew, `None` if that was done less than a second ago."""
+        if self.now() < entry.forced + RELOAD_INTERVAL:
+            return None
+        entry.forced = self.now()
+        tenant = entry.ring.tenant
+        return self._loads.do((tenant, "forced"), lambda: self.replace(self._load(tenant)))
+
+    def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
+        """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
+        entry = self._renewed(ring)
+        if key is not None and ring.primary is not None:
+            entry.keys[ring.primary] = self._hold(key)
+        self._put(entry)
+        return entry
+
+    def key(self, entry: Entry, version: Version) -> HeldKey:
+        """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
+        if version.state != "enabled":
+            raise KeyUnavailable(
+                f"version {version.version} of tenant '{entry.ring.tenant}' is {version.state}",
+                subject=entry.ring.tenant,
+            )
+        held = entry.keys.get(version.version)
+        if held is not None and self.now() < held.expires:
+            return held
+        ring = entry.ring
+        flight = (ring.tenant, ring.ring_id, ring.sequence, version.version)
+        return self._unwraps.do(flight, lambda: self._unwrapped(entry, version))
+
+    def epoch(self, entry: Entry, version: Version) -> Epoch:
+        """Return a new epoch of a version, and make it the one that the tenant's writers use."""
+        held = self.key(entry, version)
+        ring = entry.ring
+        epoch = Epoch(held.material, ring.tenant, ring.ring_id, version.version, held.expires)
+        epoch.deadline = min(entry.deadline, held.expires)
+        with self._lock:
+            if self.entries.get(ring.tenant) is entry:
+                self.epochs[ring.tenant] = epoch
+        return epoch
+
+    def opener(self, entry: Entry, version: Version, prefix: bytes) -> Opener:
+        """Return the opener of a message's prefix, kept for the next one with the same prefix."""
+        found = entry.openers.get(prefix)
+        if found is not None and self.now() < found.expires:
+            return found
+        held = self.key(entry, version)
+        made = Opener(held.material, entry.ring.tenant, prefix, held.expires)
+        with self._lock:
+            self._keep(entry, prefix, made)
+        return made
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self.entries.clear()
+            self.epochs.clear()
+            self._openers.clear()
+            self._held = 0
+
+    def _loaded(self, tenant: str) -> Entry:
+        # The flight before this one may have landed since this thread looked.
+        found = self.entries.get(tenant)
+        if found is not None and self.now() < found.deadline:
+            return found
+        return self.replace(self._load(tenant))
+
+    def _renewed(self, ring: Ring) -> Entry:
+        """Make an entry that takes over what an earlier one held of versions still enabled."""
+        now = self.now()
+        entry = Entry(ring, now + self._jittered(self._ring_ttl))
+        before = self.entries.get(ring.tenant)
+        if before is None or before.ring.ring_id != ring.ring_id:
+            return entry
+        entry.forced = before.forced
+        usable = {
+            version.version
+            for version in ring.versions
+            if version.state == "enabled" and version.check == _check_of(before.ring, version)
+        }
+        for number, held in list(before.keys.items()):
+            if number in usable and now < held.expires:
+                entry.keys[number] = held
+        with self._lock:
+            for prefix, opener in list(before.openers.items()):
+                if opener.version in usable and now < opener.expires:
+                    self._keep(entry, prefix, opener)
+        return entry
+
+    def _keep(self, entry: Entry, prefix: bytes, opener: Opener) -> None:
+        if len(self._openers) >= MAX_OPENERS:
+            openers, oldest = self._openers.popleft()
+            openers.pop(oldest, None)
+        entry.openers[prefix] = opener
+        self._openers.append((entry.openers, prefix))
+
+    def _put(self, entry: Entry) -> None:
+        tenant = entry.ring.tenant
+        with self._lock:
+            before = self.entries.pop(tenant, None)
+            if before is not None and before.ring.sequence > entry.ring.sequence:
+                # Another thread has seen a newer ring while this one was being read.
+                self.entries[tenant] = before
+                return
+            self._held += len(entry.keys) - (len(before.keys) if before else 0)
+            self.entries[tenant] = entry
+            epoch = self.epochs.get(tenant)
+            if epoch is not None:
+                self._carry(tenant, epoch, entry)
+            self._trim(tenant)
+
+    def _carry(self, tenant: str, epoch: Epoch, entry: Entry) -> None:
+        if epoch.version == entry.ring.primary and epoch.version in entry.keys:
+            epoch.deadline = min(entry.deadline, epoch.expires)
+        else:
+            del self.epochs[tenant]
+
+    def _unwrapped(self, entry: Entry, version: Version) -> HeldKey:
+        number = version.version
+        for place in (entry, self.entries.get(entry.ring.tenant)):
+            # The flight before this one may have landed since this thread looked.
+            held = place.keys.get(number) if place is not None else None
+            if held is not None and self.now() < held.expires:
+                return held
+        held = self._hold(self._unwrap(entry.ring, version))
+        with self._lock:
+            if number not in entry.keys and self.entries.get(entry.ring.tenant) is entry:
+                self._held += 1
+            entry.keys[number] = held
+            self._trim(entry.ring.tenant)
+        return held
+
+    def _trim(self, keep: str) -> None:
+        """Drop the entries that were put longest ago: past their time, or over the bound."""
+        while True:
+            oldest = next(iter(self.entries))
+            if oldest == keep or not (self._is_over() or self._is_past(self.entries[oldest])):
+                return
+            self._held -= len(self.entries.pop(oldest).keys)
+            self.epochs.pop(oldest, None)
+
+    def _is_over(self) -> bool:
+        return self._held > self._max_keys or len(self.entries) > self._max_keys
+
+    def _is_past(self, entry: Entry) -> bool:
+        now = self.now()
+        return now >= entry.deadline and all(now >= held.expires for held in entry.keys.values())
+
+    def _hold(self, material: KeyMaterial) -> HeldKey:
+        return HeldKey(material, self.now() + self._jittered(self._key_ttl))
+
+    def _jittered(self, ttl: float) -> float:
+        return ttl * (1 - _JITTER * int.from_bytes(os.urandom(2), "big") / 0xFFFF)
+
+
+def _check_of(ring: Ring, version: Version) -> bytes | None:
+    found = ring.find(version.version)
+    return None if found is None else found.check

@@ -1,0 +1,139 @@
+r"""The authenticated envelope of a stored ring: one header line, then the payload.
+
+`"sentra-ring 1 " ‖ hex(auth id) ‖ " " ‖ hex(mac) ‖ "\n" ‖ payload`. It is verified before
+anything in it is parsed and before any KMS is asked, with a key that neither the store's writers
+nor whoever may encrypt under the KEK can have: `authenticate_with`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from sentra_kms.derive import derive
+from sentra_kms.encoding import lp
+from sentra_kms.errors import KMSError, RingRejected
+from sentra_kms.forks import tell_after_fork
+from sentra_kms.material import KeyMaterial
+
+MAX_DOCUMENT = 256 * 1024  # bytes
+MAC_SIZE = 32
+_AUTH_ID_SIZE = 8
+_MAGIC = b"sentra-ring "
+_HEADER = re.compile(rb"sentra-ring 1 ([0-9a-f]{16}) ([0-9a-f]{64})\n")
+
+
+class AuthKey:
+    """A ring authentication key: `label` says in errors where it came from."""
+
+    def __init__(self, label: str, material: KeyMaterial) -> None:
+        self.label = label
+        self.auth_id = derive(material, "ring-auth-id/v1", b"", _AUTH_ID_SIZE).reveal().hex()
+        self._material = material
+
+    def mac(self, tenant: str, payload: bytes) -> bytes:
+        """Return the MAC of a tenant's payload under this key."""
+        key = derive(self._material, "ring-mac/v1", lp(tenant), 32)
+        code = HMAC(key.reveal(), SHA512())
+        code.update(_MAGIC + b"1 " + self.auth_id.encode("ascii") + b"\n")
+        code.update(payload)
+        return code.finalize()[:MAC_SIZE]
+
+
+class Authenticator:
+    """Signs documents with the first of its keys and verifies them with any.
+
+    `sources` yield the keys in order, each fetched when it is first needed and then kept.
+    """
+
+    def __init__(self, sources: Sequence[Callable[[], AuthKey]]) -> None:
+        self._sources = tuple(sources)
+        self._keys: dict[int, AuthKey] = {}
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace a lock that another thread may have held."""
+        self._lock = threading.Lock()
+
+    def sign(self, tenant: str, payload: bytes) -> bytes:
+        """Return the document of a payload; raises `RingRejected` if it would be too large."""
+        key = self._key(0)
+        mac = key.mac(tenant, payload).hex()
+        header = f"sentra-ring 1 {key.auth_id} {mac}\n".encode("ascii")
+        if len(header) + len(payload) > MAX_DOCUMENT:
+            raise RingRejected(
+                f"the ring of '{tenant}' is full: with this change it would pass {MAX_DOCUMENT} "
+                "bytes, and it was not saved. Destroy old versions or name fewer KEKs",
+                subject=tenant,
+            )
+        return header + payload
+
+    def verify(self, tenant: str, document: bytes) -> bytes:
+        """Return the payload of an authentic document; raises `RingRejected`."""
+        if len(document) > MAX_DOCUMENT:
+            _reject(tenant, f"it is larger than any ring ({MAX_DOCUMENT} bytes)")
+        header = _HEADER.match(document)
+        if header is None:
+            _reject(tenant, _what_header(document))
+        key = self._find(tenant, header[1].decode("ascii"))
+        payload = document[header.end() :]
+        if not bytes_eq(key.mac(tenant, payload), bytes.fromhex(header[2].decode("ascii"))):
+            _reject(
+                tenant,
+                "its MAC is wrong: it was changed, or is another tenant's, since it was saved. "
+                "Restore it from a backup",
+            )
+        return payload
+
+    def signs(self, document: bytes) -> bool:
+        """Whether a document that verified carries the auth id of the key that signs."""
+        return document[len(_MAGIC) + 2 :].startswith(self._key(0).auth_id.encode("ascii"))
+
+    def _find(self, tenant: str, auth_id: str) -> AuthKey:
+        known: list[str] = []
+        failure: KMSError | None = None
+        for index in range(len(self._sources)):
+            try:
+                key = self._key(index)
+            except KMSError as error:
+                failure = failure or error
+                continue
+            if key.auth_id == auth_id:
+                return key
+            known.append(f"{key.auth_id} ({key.label})")
+        if failure is not None:
+            # The key that could not be fetched may be the right one.
+            raise failure
+        _reject(
+            tenant,
+            f"it is authenticated by a key with id {auth_id}, configured are "
+            f"{', '.join(known)}: another master key? Add the one that signed it to "
+            "authenticate_with",
+        )
+
+    def _key(self, index: int) -> AuthKey:
+        found = self._keys.get(index)
+        if found is None:
+            with self._lock:
+                found = self._keys.get(index)
+                if found is None:
+                    found = self._keys[index] = self._sources[index]()
+        return found
+
+
+def _what_header(document: bytes) -> str:
+    found = re.match(rb"sentra-ring ([0-9]{1,9}) ", document)
+    if found is not None and found[1] != b"1":
+        return f"its format is {found[1].decode('ascii')}, this version reads 1: upgrade sentra_kms"
+    return "it does not begin like a ring: truncated, edited, or another file"
+
+
+def _reject(tenant: str, why: str) -> NoReturn:
+    raise RingRejected(f"the stored ring of '{tenant}' was refused: {why}", subject=tenant)

@@ -1,0 +1,233 @@
+"""The key ring: a tenant's key versions as a value, and its JSON payload.
+
+Specified in `docs/spec/ring.md`. Nothing here trusts a payload: it is checked whole before a
+`Ring` comes of it, although it was authenticated before.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NoReturn
+
+import msgspec
+from msgspec import Meta
+
+from sentra_kms.context import MAX_VERSION, RING_ID_SIZE, WrapContext
+from sentra_kms.derive import derive
+from sentra_kms.encoding import lp, u32
+from sentra_kms.errors import RingRejected
+from sentra_kms.material import KeyMaterial
+
+FORMAT = 1
+MAX_WRAPS = 16  # a version
+CHECK_SIZE = 32
+DEFAULT_POLICY = "default"
+
+State = Literal["enabled", "disabled", "scheduled", "destroyed"]
+Origin = Literal["generated", "imported"]
+Time = Annotated[str, Meta(pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
+Number = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class Wrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One tenant key under one KEK, named `BACKEND:KEY`."""
+
+    kek: Name
+    key_id: str
+    key_version: str | None
+    ciphertext: bytes
+
+
+class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One tenant key: its wraps, and what is known of it without unwrapping."""
+
+    version: Number
+    state: State
+    created: Time
+    origin: Origin
+    check: bytes
+    request: str | None
+    destroy_after: Time | None
+    missing: tuple[Name, ...]
+    wraps: tuple[Wrap, ...]
+
+
+class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant's versions. Made by `decode`, `first_ring` and the functions that change one."""
+
+    format: int
+    tenant: str
+    ring_id: bytes
+    sequence: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    policy: Name
+    primary: Number | None
+    moved_to: Name | None
+    versions: tuple[Version, ...]
+    extensions: dict[str, msgspec.Raw]
+
+    def find(self, number: int) -> Version | None:
+        """Return a version, `None` if this ring never had it."""
+        for version in self.versions:
+            if version.version == number:
+                return version
+        return None
+
+    def where(self, number: int) -> WrapContext:
+        """Return the wrap context of a version."""
+        return WrapContext(self.tenant, self.ring_id, number)
+
+    def next_number(self) -> int:
+        """Return the number that the next version gets."""
+        return self.versions[-1].version + 1
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Ring)
+_format_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def encode(ring: Ring) -> bytes:
+    """Return the payload of a ring, without white space."""
+    return _encoder.encode(ring)
+
+
+def decode(payload: bytes, tenant: str) -> Ring:
+    """Return the ring in an authenticated payload; raises `RingRejected`.
+
+    `tenant` is whose ring was asked for; a payload that names another is refused.
+    """
+    failure: str
+    try:
+        ring = _decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        failure = _explain(payload, str(error))
+    else:
+        check_ring(ring, tenant)
+        return ring
+    _reject(tenant, failure)
+
+
+def check_ring(ring: Ring, tenant: str) -> None:
+    """Raise `RingRejected` unless the ring holds every rule that its types do not."""
+    if ring.format != FORMAT:
+        _reject(tenant, f"its format is {ring.format}, this version reads {FORMAT}")
+    if ring.tenant != tenant:
+        _reject(tenant, "it is the ring of another tenant")
+    if len(ring.ring_id) != RING_ID_SIZE:
+        _reject(tenant, f"a ring id has {RING_ID_SIZE} bytes")
+    if not ring.versions:
+        _reject(tenant, "it has no version")
+    if any(not key.startswith("x-") for key in ring.extensions):
+        _reject(tenant, "the keys of its extensions begin with 'x-'")
+    before = 0
+    for version in ring.versions:
+        if version.version <= before:
+            _reject(tenant, "its versions do not ascend")
+        before = version.version
+        _check_version(version, tenant)
+    if ring.primary is not None:
+        primary = ring.find(ring.primary)
+        if primary is None or primary.state != "enabled" or primary.origin != "generated":
+            _reject(tenant, "its primary is not an enabled, generated version")
+
+
+def _check_version(version: Version, tenant: str) -> None:
+    where = f"version {version.version}"
+    if len(version.check) != CHECK_SIZE:
+        _reject(tenant, f"the check value of {where} has not {CHECK_SIZE} bytes")
+    if len(version.wraps) > MAX_WRAPS:
+        _reject(tenant, f"{where} has {len(version.wraps)} wraps, {MAX_WRAPS} is the bound")
+    if bool(version.wraps) == (version.state == "destroyed"):
+        _reject(tenant, f"{where} is {version.state} with {len(version.wraps)} wraps")
+    if len({wrap.kek for wrap in version.wraps}) != len(version.wraps):
+        _reject(tenant, f"{where} is wrapped twice under one KEK")
+    if version.state == "scheduled" and version.destroy_after is None:
+        _reject(tenant, f"{where} is scheduled without a time")
+    for text in (version.created, version.destroy_after):
+        if text is not None and parse_time(text) is None:
+            _reject(tenant, f"{where} has a time that is no date")
+
+
+def _explain(payload: bytes, error: str) -> str:
+    try:
+        found = _format_decoder.decode(payload).get("format")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        found = None
+    if found is not None and bytes(found) != str(FORMAT).encode("ascii"):
+        return f"its format is not {FORMAT}, the one that this version reads"
+    return error
+
+
+def _reject(tenant: str, why: str) -> NoReturn:
+    raise RingRejected(f"the stored ring of '{tenant}' is not valid: {why}", subject=tenant)
+
+
+def check_value(material: KeyMaterial, where: WrapContext) -> bytes:
+    """Return what tells, without revealing the key, whether an unwrapped key is the right one."""
+    data = lp(where.tenant) + where.ring_id + u32(where.version)
+    return derive(material, "key-check/v1", data, CHECK_SIZE).reveal()
+
+
+def first_ring(tenant: str, ring_id: bytes, policy: str, version: Version) -> Ring:
+    """Return a new tenant's ring with its first version."""
+    return Ring(
+        format=FORMAT,
+        tenant=tenant,
+        ring_id=ring_id,
+        sequence=1,
+        policy=policy,
+        primary=version.version,
+        moved_to=None,
+        versions=(version,),
+        extensions={},
+    )
+
+
+def with_version(ring: Ring, version: Version) -> Ring:
+    """Return the ring with one more version, which is primary."""
+    return msgspec.structs.replace(
+        ring,
+        sequence=ring.sequence + 1,
+        primary=version.version,
+        versions=(*ring.versions, version),
+    )
+
+
+def with_versions(ring: Ring, versions: tuple[Version, ...]) -> Ring:
+    """Return the ring with its versions replaced, for a save."""
+    return msgspec.structs.replace(ring, sequence=ring.sequence + 1, versions=versions)
+
+
+def new_version(
+    number: int, created: float, check: bytes, wraps: tuple[Wrap, ...], request: str | None
+) -> Version:
+    """Return a generated, enabled version; `created` is in seconds since the epoch."""
+    return Version(
+        version=number,
+        state="enabled",
+        created=format_time(created),
+        origin="generated",
+        check=check,
+        request=request,
+        destroy_after=None,
+        missing=(),
+        wraps=wraps,
+    )
+
+
+def format_time(seconds: float) -> str:
+    """Return RFC 3339 to the second, in UTC.
+
+    >>> format_time(0.0)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the aware datetime of a ring's time, `None` if it is no date."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

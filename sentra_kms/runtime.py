@@ -1,0 +1,148 @@
+"""From settings to a working `KMS`: backends bound, managers built over them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from sentra_kms.binding import Binding
+from sentra_kms.config import read_settings
+from sentra_kms.encoding import strict_base64
+from sentra_kms.errors import ConfigurationError, MalformedInput
+from sentra_kms.hooktypes import Host, SecretRequest
+from sentra_kms.keys.document import Authenticator, AuthKey
+from sentra_kms.keys.manager import KeyManager
+from sentra_kms.keys.store import RingStore
+from sentra_kms.keys.wrapping import Wrapping
+from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import KekName, Reference
+from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Settings
+
+_AUTH_KEY_SIZE = 32
+
+
+class KMS:
+    """One environment of one configuration, in use. Made by `sentra_kms.load`.
+
+    Opens no connection and reads no secret before the first operation that needs it. A context
+    manager; `close` may be called more than once.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.environment = settings.environment
+        self._settings = settings
+        self._clock = clock
+        self._now = now
+        self._states: dict[str, dict[str, object]] = {}
+        self._bindings = {name: self._bind(backend) for name, backend in settings.backends.items()}
+        self._keys = self._build_keys(settings.keys) if settings.keys else None
+
+    def __repr__(self) -> str:
+        return f"KMS(environment={self.environment!r})"
+
+    @property
+    def keys(self) -> KeyManager:
+        """Tenants' key rings and messages under them."""
+        if self._keys is None:
+            raise ConfigurationError(
+                f"{self._settings.source}: [{self.environment}] has no table "
+                f"[{self.environment}.keys]: add it to use kms.keys"
+            )
+        return self._keys
+
+    def close(self) -> None:
+        """Forget keys and close every backend; later operations raise."""
+        if self._keys is not None:
+            self._keys.close()
+        for binding in self._bindings.values():
+            binding.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _bind(self, backend: BackendConfig) -> Binding:
+        settings = self._settings
+        host = Host(
+            name=backend.name,
+            environment=settings.environment,
+            development=settings.development,
+            clock=self._clock,
+            secret=self._secret,
+            resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
+            state=self._states.setdefault(backend.name, {}),
+        )
+        return Binding(backend.kind, backend.settings, host, timeout=backend.timeout)
+
+    def _secret(self, reference: Reference) -> KeyMaterial:
+        return self._bindings[reference.backend].fetch_secret(SecretRequest(reference)).data
+
+    def _build_keys(self, keys: KeysSettings) -> KeyManager:
+        place = f"[{self.environment}.keys]"
+        for kek in keys.wrap_with + keys.unwrap_with:
+            self._bindings[kek.backend].require("wrap_key", f"{place} names the KEK '{kek}'")
+        self._bindings[keys.store].require("save_ring", f"{place} keeps rings in '{keys.store}'")
+        for source in keys.authenticate_with:
+            operation = "fetch_secret" if isinstance(source.target, Reference) else "ring_auth_key"
+            self._bindings[source.target.backend].require(
+                operation, f"{place} authenticates rings with '{source}'"
+            )
+        sources = [self._auth_source(source) for source in keys.authenticate_with]
+        return KeyManager(
+            RingStore(self._bindings[keys.store], Authenticator(sources)),
+            Wrapping(self._bindings, keys.wrap_with, keys.unwrap_with),
+            self._settings.cache,
+            clock=self._clock,
+            now=self._now,
+        )
+
+    def _auth_source(self, source: AuthSource) -> Callable[[], AuthKey]:
+        target = source.target
+        if isinstance(target, KekName):
+            return lambda: self._auth_key_of(target)
+        return lambda: AuthKey(str(target), _decode_auth_key(self._secret(target), target))
+
+    def _auth_key_of(self, kek: KekName) -> AuthKey:
+        binding = self._bindings[kek.backend]
+        key_id = binding.describe_key(kek.key).key_id
+        return AuthKey(f"{kek}, master key id {key_id}", binding.ring_auth_key(kek.key))
+
+
+def open_kms(
+    source: str | os.PathLike[str] | Mapping[str, object] | None, environment: str | None
+) -> KMS:
+    """Read a configuration and bind it; what `sentra_kms.load` does."""
+    return KMS(read_settings(source, environment))
+
+
+def _decode_auth_key(text: KeyMaterial, reference: Reference) -> KeyMaterial:
+    raw: KeyMaterial | None = None
+    with suppress(MalformedInput):
+        raw = KeyMaterial(strict_base64(_without_newline(text).reveal()))
+    if raw is None or len(raw.reveal()) != _AUTH_KEY_SIZE:
+        raise ConfigurationError(
+            f"{reference} authenticates rings: it must hold standard base64 of exactly "
+            f"{_AUTH_KEY_SIZE} bytes: make it with `sentra-kms keygen`"
+        )
+    return raw
+
+
+def _without_newline(text: KeyMaterial) -> KeyMaterial:
+    return KeyMaterial(text.reveal().removesuffix(b"\n").removesuffix(b"\r"))
