@@ -62,10 +62,18 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from sentra_kms.keys.manager import KeyManager
+    from sentra_kms.keys.tenant_keys import TenantKeys
     from sentra_kms.runtime import KMS
 
 __version__ = "0.1.0"
+_LAZY = {
+    "KMS": "sentra_kms.runtime",
+    "KeyManager": "sentra_kms.keys.manager",
+    "TenantKeys": "sentra_kms.keys.tenant_keys",
+}
 __all__ = [
+    "KMS",
     "AccessDenied",
     "AlreadyExists",
     "AuditFailed",
@@ -74,6 +82,7 @@ __all__ = [
     "Conflict",
     "DecryptionFailed",
     "KMSError",
+    "KeyManager",
     "KeyMaterial",
     "KeyNotFound",
     "KeyUnavailable",
@@ -85,6 +94,7 @@ __all__ = [
     "Secret",
     "SecretNotFound",
     "ServiceUnavailable",
+    "TenantKeys",
     "TenantNotFound",
     "Throttled",
     "Timeout",
@@ -111,3 +121,12 @@ def load(
     from sentra_kms.runtime import open_kms
 
     return open_kms(source, environment)
+
+
+def __getattr__(name: str) -> object:
+    """Import what a program names for annotations only when it does: it takes the core along."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

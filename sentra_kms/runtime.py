@@ -145,4 +145,5 @@ def _decode_auth_key(text: KeyMaterial, reference: Reference) -> KeyMaterial:
 
 
 def _without_newline(text: KeyMaterial) -> KeyMaterial:
-    return KeyMaterial(text.reveal().removesuffix(b"\n").removesuffix(b"\r"))
+    ending = b"\r\n" if text.reveal().endswith(b"\r\n") else b"\n"
+    return KeyMaterial(text.reveal().removesuffix(ending))

@@ -29,6 +29,7 @@ NONCE_SIZE = 12
 BODY_START = PREFIX_SIZE + NONCE_SIZE
 OVERHEAD = 96
 MAX_PLAINTEXT = 64 * 1024 * 1024
+MAX_MESSAGE = OVERHEAD + MAX_PLAINTEXT
 
 EPOCH_TICKS = 2**16
 TICK_BYTES = 2**14
@@ -98,9 +99,9 @@ def check_plaintext(plaintext: bytes) -> bytes:
 def check_message(message: bytes) -> bytes:
     """Return a message of the right form as bytes; raises `MalformedInput`."""
     whole = _as_bytes(message, "a message")
-    if len(whole) < OVERHEAD or len(whole) > OVERHEAD + MAX_PLAINTEXT:
+    if not OVERHEAD <= len(whole) <= MAX_MESSAGE:
         raise MalformedInput(
-            f"a message has {OVERHEAD} to {OVERHEAD + MAX_PLAINTEXT} bytes, this has {len(whole)}"
+            f"a message has {OVERHEAD} to {MAX_MESSAGE} bytes, this has {len(whole)}"
         )
     if not whole.startswith(MAGIC):
         if whole[:2] != MAGIC[:2]:

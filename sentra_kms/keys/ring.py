@@ -17,6 +17,7 @@ from sentra_kms.derive import derive
 from sentra_kms.encoding import lp, u32
 from sentra_kms.errors import RingRejected
 from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import BACKEND_NAME
 
 FORMAT = 1
 MAX_WRAPS = 16  # a version
@@ -25,18 +26,23 @@ DEFAULT_POLICY = "default"
 
 State = Literal["enabled", "disabled", "scheduled", "destroyed"]
 Origin = Literal["generated", "imported"]
-Time = Annotated[str, Meta(pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
+_HOUR = "(?:[01][0-9]|2[0-3])"
+Time = Annotated[
+    str, Meta(pattern=rf"\A[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}Z\Z")
+]
 Number = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
-Name = Annotated[str, Meta(min_length=1)]
+Text = Annotated[str, Meta(min_length=1)]
+BackendName = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}\Z")]
+Kek = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}:.")]
 
 
 class Wrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One tenant key under one KEK, named `BACKEND:KEY`."""
 
-    kek: Name
-    key_id: str
-    key_version: str | None
-    ciphertext: bytes
+    kek: Kek
+    key_id: Text
+    key_version: Text | None
+    ciphertext: Annotated[bytes, Meta(min_length=1)]
 
 
 class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,9 +53,9 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: Time
     origin: Origin
     check: bytes
-    request: str | None
+    request: Text | None
     destroy_after: Time | None
-    missing: tuple[Name, ...]
+    missing: tuple[Kek, ...]
     wraps: tuple[Wrap, ...]
 
 
@@ -60,9 +66,9 @@ class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: str
     ring_id: bytes
     sequence: Annotated[int, Meta(ge=1, le=2**63 - 1)]
-    policy: Name
+    policy: Text
     primary: Number | None
-    moved_to: Name | None
+    moved_to: BackendName | None
     versions: tuple[Version, ...]
     extensions: dict[str, msgspec.Raw]
 
@@ -104,8 +110,15 @@ def decode(payload: bytes, tenant: str) -> Ring:
         failure = _explain(payload, str(error))
     else:
         check_ring(ring, tenant)
+        if not _says_the_same(encode(ring), payload):
+            _reject(tenant, "its base64 is not canonical")
         return ring
     _reject(tenant, failure)
+
+
+def _says_the_same(again: bytes, payload: bytes) -> bool:
+    # White space and the order of fields are free; what msgspec lets through in base64 is not.
+    return again == payload or msgspec.json.decode(again) == msgspec.json.decode(payload)
 
 
 def check_ring(ring: Ring, tenant: str) -> None:
@@ -144,6 +157,8 @@ def _check_version(version: Version, tenant: str) -> None:
         _reject(tenant, f"{where} is wrapped twice under one KEK")
     if version.state == "scheduled" and version.destroy_after is None:
         _reject(tenant, f"{where} is scheduled without a time")
+    if version.state in {"enabled", "disabled"} and version.destroy_after is not None:
+        _reject(tenant, f"{where} is {version.state} with a time to destroy it")
     for text in (version.created, version.destroy_after):
         if text is not None and parse_time(text) is None:
             _reject(tenant, f"{where} has a time that is no date")

@@ -14,6 +14,7 @@ from sentra_kms.keys.message import (
     BODY_START,
     EPOCH_TICKS,
     FAILED,
+    MAX_MESSAGE,
     NONCE_SIZE,
     OVERHEAD,
     PREFIX_SIZE,
@@ -93,7 +94,7 @@ class TenantKeys:
                 context = encode_context(context)
         entry = self._entries.get(self._tenant)
         opener = None
-        if entry is not None and type(message) is bytes and len(message) >= OVERHEAD:
+        if entry is not None and type(message) is bytes and OVERHEAD <= len(message) <= MAX_MESSAGE:
             opener = entry.openers.get(message[:PREFIX_SIZE])
         if opener is None or (now := self._now()) >= opener.expires or now >= entry.deadline:  # type: ignore[union-attr]  # there is no opener without an entry
             message = check_message(message)
@@ -169,6 +170,9 @@ class TenantKeys:
         if message[4:16] != entry.ring.ring_id:
             raise DecryptionFailed(FAILED, subject=self._tenant)
         entry, version = self._version(entry, version_of(message))
+        if version.origin != "generated":
+            # An imported key opens what its old format sealed, and nothing else.
+            raise DecryptionFailed(FAILED, subject=self._tenant)
         return self._cache.opener(entry, version, message[:PREFIX_SIZE])
 
     def _version(self, entry: Entry, number: int) -> tuple[Entry, Version]:

@@ -1,0 +1,1 @@
+"""What the hot paths cost, as ratios to a named peer measured in the same run."""

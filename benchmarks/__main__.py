@@ -1,0 +1,40 @@
+"""`python -m benchmarks`: measure, print one table, keep it as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+
+from benchmarks import messages
+
+OUTPUT = os.path.join("build", "bench.json")
+_COLUMNS = ("no context", "32 B context", "3 pairs", "batch")
+
+
+def main() -> int:
+    """Run every benchmark; figures are times LIMIT, lower is better."""
+    rows = messages.run()
+    versions = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("sentra-kms", "cryptography", "msgspec", "pluggy")},
+    }
+    print("x LIMIT (one prebuilt AESGCM, os.urandom nonce, 32 B associated data); batch: of 100")
+    print("  ".join(f"{name} {number}" for name, number in versions.items()))
+    print(f"{'':8}{'bytes':>7}{'LIMIT us':>10}" + "".join(f"{name:>14}" for name in _COLUMNS))
+    for row in rows:
+        print(
+            f"{row['direction']:8}{row['bytes']:>7}{float(str(row['limit'])) * 1e6:>10.2f}"
+            + "".join(f"{float(str(row[name])):>14.2f}" for name in _COLUMNS)
+        )
+    os.makedirs(os.path.dirname(OUTPUT), exist_ok=True)
+    with open(OUTPUT, "w", encoding="utf-8") as file:
+        json.dump({"versions": versions, "rows": rows}, file, indent=2)
+    print(f"kept in {OUTPUT}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
