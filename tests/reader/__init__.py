@@ -1,0 +1,1 @@
+"""A second implementation of the byte formats, written from `docs/spec/` alone."""

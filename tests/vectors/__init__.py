@@ -1,0 +1,1 @@
+"""Vectors of the byte formats, and the modules that make them."""
