@@ -69,7 +69,8 @@ class _Reader:
             self._refuse("", "'development' is true or false")
         backends = self._backends(development=development)
         keys = self._keys(backends) if "keys" in self._table else None
-        settings = Settings(
+        self._reach_references(backends, keys, development=development)
+        return Settings(
             source=self._document.source,
             base=self._document.base,
             environment=self._name,
@@ -78,16 +79,11 @@ class _Reader:
             cache=self._convert("cache", self._subtable("cache"), CacheSettings),
             keys=keys,
         )
-        self._check_references(settings)
-        return settings
 
     def _backends(self, *, development: bool) -> dict[str, BackendConfig]:
         found = {
             name: self._backend(name, table) for name, table in self._subtable("backends").items()
         }
-        for name in UNDECLARED:
-            if name not in found and (development or not find_type(name).development_only):
-                found[name] = self._backend(name, {"type": name})
         for name, backend in found.items():
             if backend.kind.development_only and not development:
                 self._refuse(
@@ -145,9 +141,11 @@ class _Reader:
         if not sources:
             self._refuse(where, "name at least one key; the first signs, any verifies")
         for source in sources:
+            if isinstance(source.target, Reference):
+                continue
             self._check_backend(where, source.target.backend, backends)
             kind = self._types[source.target.backend]
-            if isinstance(source.target, KekName) and kind not in _RING_AUTH_TYPES:
+            if kind not in _RING_AUTH_TYPES:
                 self._refuse(
                     where,
                     f"'{source}' is a key of type '{kind}': only local and memory keys "
@@ -165,28 +163,40 @@ class _Reader:
                 )
         return tuple(AuthSource(kek) for kek in names)
 
-    def _check_references(self, settings: Settings) -> None:
-        for name, backend in settings.backends.items():
-            for reference in references_in(backend.settings):
-                self._check_reference(f"backends.{name}", reference, settings)
-        for source in settings.keys.authenticate_with if settings.keys else ():
+    def _reach_references(
+        self,
+        backends: dict[str, BackendConfig],
+        keys: KeysSettings | None,
+        *,
+        development: bool,
+    ) -> None:
+        """Check where references lead; add the undeclared backends that they use."""
+        found = [
+            (f"backends.{name}", reference)
+            for name, backend in backends.items()
+            for reference in references_in(backend.settings)
+        ]
+        for source in keys.authenticate_with if keys else ():
             if isinstance(source.target, Reference):
-                self._check_reference("keys.authenticate_with", source.target, settings)
-
-    def _check_reference(self, where: str, reference: Reference, settings: Settings) -> None:
-        if reference.backend in _TYPES_NOT_BUILT:
-            self._not_built(where, f"a {reference.backend}:// reference")
-        self._check_backend(where, reference.backend, settings.backends)
+                found.append(("keys.authenticate_with", source.target))
+        for where, reference in found:
+            name = reference.backend
+            if name in _TYPES_NOT_BUILT:
+                self._not_built(where, f"a {name}:// reference")
+            if name in UNDECLARED and name not in backends:
+                if find_type(name).development_only and not development:
+                    self._refuse(
+                        where,
+                        f"{name}:// is for development only, and [{self._name}] is not a "
+                        "development environment: keep the secret in a file (file:///…) or a "
+                        "secret service",
+                    )
+                backends[name] = self._backend(name, {"type": name})
+            self._check_backend(where, name, backends)
 
     def _check_backend(self, where: str, name: str, backends: dict[str, BackendConfig]) -> None:
         if name in backends:
             return
-        if name in UNDECLARED:
-            self._refuse(
-                where,
-                f"{name}:// is for development only, and [{self._name}] is not a development "
-                "environment: keep the secret in a file (file:///…) or a secret service",
-            )
         declared = sorted(backends)
         self._refuse(
             where,
