@@ -123,10 +123,12 @@ def load(
     return open_kms(source, environment)
 
 
-def __getattr__(name: str) -> object:
-    """Import what a program names for annotations only when it does: it takes the core along."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:
 
-    return getattr(import_module(_LAZY[name]), name)
+    def __getattr__(name: str) -> object:
+        """Import what programs name in annotations when they do: it takes the core along."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import pluggy
 
 from sentra_kms.context import WrapContext
-from sentra_kms.discovery import find_create
+from sentra_kms.discovery import FoundType, find_create
 from sentra_kms.errors import (
     KMSError,
     PluginError,
@@ -25,7 +25,6 @@ from sentra_kms.guard import PROTOCOLS, check_parts
 from sentra_kms.hookspecs import PROJECT
 from sentra_kms.hooktypes import (
     BackendSettings,
-    BackendType,
     Host,
     KeyDescription,
     RingPage,
@@ -48,7 +47,7 @@ class Binding:
 
     def __init__(
         self,
-        kind: BackendType,
+        found: FoundType,
         settings: BackendSettings,
         host: Host,
         *,
@@ -56,7 +55,7 @@ class Binding:
         emit: Callable[[Event], None] | None = None,
     ) -> None:
         self.name = host.name
-        self._kind = kind
+        self._type = found
         self._settings = settings
         self._host = host
         self._timeout = timeout
@@ -233,7 +232,7 @@ class Binding:
         )
 
     def _build(self) -> None:
-        made = find_create(self._kind)(self._settings, self._host)
+        made = find_create(self._type)(self._settings, self._host)
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations = check_parts(self.name, parts)
         manager = pluggy.PluginManager(PROJECT)

@@ -15,6 +15,7 @@ from sentra_kms.errors import ConfigurationError, MalformedInput, UnsupportedOpe
 from sentra_kms.reference import BACKEND_NAME, KekName, Reference
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
+    AuditSettings,
     AuthSource,
     BackendConfig,
     CacheSettings,
@@ -25,11 +26,12 @@ from sentra_kms.settings import (
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
-_TABLES = ("development", "backends", "keys", "cache")
+_TABLES = ("development", "backends", "keys", "cache", "audit")
 _NOT_BUILT = {
-    "": frozenset({"secrets", "policies", "audit"}),
+    "": frozenset({"secrets", "policies"}),
     "keys": frozenset({"min_wraps", "previous_store", "rotate_after"}),
     "cache": frozenset({"max_stale"}),
+    "audit": frozenset({"required", "path", "wrap_with"}),
 }
 _TYPES_NOT_BUILT = frozenset({"docker", "systemd"})
 _RING_AUTH_TYPES = frozenset({"local", "memory"})
@@ -60,7 +62,6 @@ class _Reader:
         self._document = document
         self._name = name
         self._table = table
-        self._types: dict[str, str] = {}
 
     def read(self) -> Settings:
         self._check_keys("", self._table, _TABLES)
@@ -77,6 +78,7 @@ class _Reader:
             development=development,
             backends=backends,
             cache=self._convert("cache", self._subtable("cache"), CacheSettings),
+            audit=self._convert("audit", self._subtable("audit"), AuditSettings),
             keys=keys,
         )
 
@@ -85,10 +87,10 @@ class _Reader:
             name: self._backend(name, table) for name, table in self._subtable("backends").items()
         }
         for name, backend in found.items():
-            if backend.kind.development_only and not development:
+            if backend.type.kind.development_only and not development:
                 self._refuse(
                     f"backends.{name}",
-                    f"type '{self._types[name]}' is for development only, and [{self._name}] is "
+                    f"type '{backend.type.name}' is for development only, and [{self._name}] is "
                     "not a development environment",
                 )
         return found
@@ -110,11 +112,10 @@ class _Reader:
             found = find_type(kind)
         except ConfigurationError as error:
             self._refuse(where, error.message + nearest(kind, BUILT_IN))
-        self._types[name] = kind
         return BackendConfig(
             name=name,
-            kind=found,
-            settings=self._convert(where, own, found.settings),
+            type=found,
+            settings=self._convert(where, own, found.kind.settings),
             timeout=DEFAULT_TIMEOUT if timeout is None else self._duration(where, timeout),
         )
 
@@ -132,7 +133,7 @@ class _Reader:
         if "authenticate_with" in self._subtable("keys"):
             self._check_auth_sources(keys.authenticate_with, backends)
             return keys
-        return msgspec.structs.replace(keys, authenticate_with=self._default_auth(keys))
+        return msgspec.structs.replace(keys, authenticate_with=self._default_auth(keys, backends))
 
     def _check_auth_sources(
         self, sources: tuple[AuthSource, ...], backends: dict[str, BackendConfig]
@@ -144,7 +145,7 @@ class _Reader:
             if isinstance(source.target, Reference):
                 continue
             self._check_backend(where, source.target.backend, backends)
-            kind = self._types[source.target.backend]
+            kind = backends[source.target.backend].type.name
             if kind not in _RING_AUTH_TYPES:
                 self._refuse(
                     where,
@@ -152,10 +153,12 @@ class _Reader:
                     "authenticate rings, or a reference to base64 of 32 random bytes",
                 )
 
-    def _default_auth(self, keys: KeysSettings) -> tuple[AuthSource, ...]:
+    def _default_auth(
+        self, keys: KeysSettings, backends: dict[str, BackendConfig]
+    ) -> tuple[AuthSource, ...]:
         names = dict.fromkeys((*keys.wrap_with, *keys.unwrap_with))
         for kek in names:
-            if self._types[kek.backend] not in _RING_AUTH_TYPES:
+            if backends[kek.backend].type.name not in _RING_AUTH_TYPES:
                 self._refuse(
                     "keys",
                     f"authenticate_with is needed, since '{kek}' is neither a local nor a memory "
@@ -176,15 +179,17 @@ class _Reader:
             for name, backend in backends.items()
             for reference in references_in(backend.settings)
         ]
-        for source in keys.authenticate_with if keys else ():
-            if isinstance(source.target, Reference):
-                found.append(("keys.authenticate_with", source.target))
+        found += [
+            ("keys.authenticate_with", source.target)
+            for source in (keys.authenticate_with if keys else ())
+            if isinstance(source.target, Reference)
+        ]
         for where, reference in found:
             name = reference.backend
             if name in _TYPES_NOT_BUILT:
                 self._not_built(where, f"a {name}:// reference")
             if name in UNDECLARED and name not in backends:
-                if find_type(name).development_only and not development:
+                if find_type(name).kind.development_only and not development:
                     self._refuse(
                         where,
                         f"{name}:// is for development only, and [{self._name}] is not a "

@@ -1,15 +1,29 @@
-"""From the name of a backend type to its registration. Only types that are named are imported."""
+"""From the name of a backend type to its registration, through entry points.
+
+Built-in types need no scan, and only types that a configuration names are imported.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+import msgspec
 import pluggy
 
 from sentra_kms import hookspecs
 from sentra_kms.errors import ConfigurationError, PluginError
 from sentra_kms.hooktypes import BackendSettings, BackendType, Host
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from types import ModuleType
+
+BACKEND_GROUP = "sentra_kms.backends"
+OBSERVER_GROUP = "sentra_kms.observers"
+CORE = "sentra-kms"
 
 BUILT_IN = {
     "env": "sentra_kms.backends.env",
@@ -17,31 +31,182 @@ BUILT_IN = {
     "local": "sentra_kms.backends.local",
     "memory": "sentra_kms.backends.memory",
 }
-"""The reserved type names and their modules."""
+"""The built-in types and their modules."""
+
+RESERVED = frozenset({*BUILT_IN, "docker", "systemd"})
+"""Type names that no distribution may claim; some are not built yet."""
 
 UNDECLARED = ("env", "file")
 """Types that are there under their own names without being declared."""
 
 Create = Callable[[BackendSettings, Host], object]
+_CREATE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def find_type(name: str) -> BackendType:
-    """Return what the type `name` registers; raises `ConfigurationError` if there is none."""
-    module = BUILT_IN.get(name)
-    if module is None:
-        known = ", ".join(sorted(BUILT_IN))
-        raise ConfigurationError(f"no backend type '{name}' is installed; built in are {known}")
+class FoundType(msgspec.Struct, frozen=True):
+    """A backend type with the distribution that brings it and that one's version."""
+
+    name: str
+    kind: BackendType
+    distribution: str
+    version: str
+
+
+def find_type(name: str) -> FoundType:
+    """Return what the type `name` registers.
+
+    Raises `ConfigurationError` if no distribution brings it or two do, and `PluginError` if the
+    one that does breaks the rules of registration; both say which distributions and what to do.
+    """
+    if name in BUILT_IN:
+        return FoundType(name, _registered(BUILT_IN[name], name, CORE), CORE, _core_version())
+    entries = scan(BACKEND_GROUP)
+    entry = _only(name, entries.get(name, []), entries)
+    distribution, version = distribution_of(entry)
+    return FoundType(name, _registered(entry.value, name, distribution), distribution, version)
+
+
+def installed_types() -> list[str]:
+    """Return the names of all types, built in and brought by distributions, sorted."""
+    return sorted({*BUILT_IN, *scan(BACKEND_GROUP)})
+
+
+def registered_module(name: str) -> ModuleType:
+    """Import and return the module that registers the type `name`."""
+    if name in BUILT_IN:
+        return import_module(BUILT_IN[name])
+    entries = scan(BACKEND_GROUP)
+    return import_module(_only(name, entries.get(name, []), entries).value)
+
+
+def find_create(found: FoundType) -> Create:
+    """Import and return the function that makes a backend's parts.
+
+    This is where a plugin's SDK is imported; raises `ConfigurationError` if it is missing, with
+    what to install.
+    """
+    module, _, function = found.kind.create.partition(":")
+    failure: str
+    try:
+        create: Create = getattr(import_module(module), function)
+    except ImportError as error:
+        missing = f"module {error.name}" if error.name else "a module"
+        failure = (
+            f"backend type '{found.name}' of {found.distribution} {found.version} cannot be used: "
+            f"{missing} is missing"
+            + (f"; install it with: {found.kind.install}" if found.kind.install else "")
+        )
+    except AttributeError:
+        raise PluginError(
+            f"backend type '{found.name}' of {found.distribution} names "
+            f"{found.kind.create} to create it, which does not exist"
+        ) from None
+    else:
+        return create
+    raise ConfigurationError(failure)
+
+
+def scan(group: str) -> dict[str, list[EntryPoint]]:
+    """Return a group's entry points by name; imports none of them."""
+    from importlib.metadata import entry_points  # some 60 ms, which built-in types do not pay
+
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=group):
+        same = found.setdefault(entry.name, [])
+        # One distribution can be found twice, over two entries of sys.path that are one place.
+        if (entry.value, *distribution_of(entry)) not in [
+            (other.value, *distribution_of(other)) for other in same
+        ]:
+            same.append(entry)
+    return found
+
+
+def distribution_of(entry: EntryPoint) -> tuple[str, str]:
+    """Return name and version of the distribution that brings an entry point."""
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("an unknown distribution", "?")
+
+
+def _only(name: str, entries: list[EntryPoint], known: dict[str, list[EntryPoint]]) -> EntryPoint:
+    for reserved in RESERVED.intersection(known):
+        raise PluginError(
+            f"{_tell(known[reserved])} claims the built-in backend type '{reserved}': uninstall it"
+        )
+    if len(entries) > 1:
+        raise ConfigurationError(
+            f"the backend type '{name}' is brought by {_tell(entries)}: uninstall all but one"
+        )
+    if not entries:
+        brought = [f"{other} ({_tell(found)})" for other, found in sorted(known.items())]
+        raise ConfigurationError(
+            f"no backend type '{name}' is installed; there are {', '.join(sorted(BUILT_IN))} "
+            f"(built in){''.join(', ' + each for each in brought)}: install the distribution that "
+            "brings it into this environment"
+        )
+    return entries[0]
+
+
+def _tell(entries: list[EntryPoint]) -> str:
+    return " and ".join(sorted("{} {}".format(*distribution_of(entry)) for entry in entries))
+
+
+def _registered(module: str, name: str, distribution: str) -> BackendType:
+    """Import a module and ask it for its type; hold the answer to the rules."""
+    where = f"module {module} of {distribution}, which should register backend type '{name}',"
+    imported = _import(module, where)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(import_module(module))
-    registered: object = manager.hook.backend_type()
-    if not isinstance(registered, BackendType):
-        raise PluginError(f"module {module} of backend type '{name}' registers no backend type")
-    return registered
+    answers: list[object] = []
+    failure: str | None = None
+    try:
+        manager.register(imported)
+        hooks = [each.function for each in manager.hook.backend_type.get_hookimpls()]
+        answers = [hook() for hook in hooks]
+    except Exception as error:  # noqa: BLE001 - whatever a foreign module does at registration
+        failure = f"{where} raised {type(error).__name__}"
+    if failure is None and len(answers) != 1:
+        failure = f"{where} has {len(answers)} hooks backend_type: it needs one"
+    if failure is not None:
+        raise PluginError(failure)
+    return _checked(answers[0], where)
 
 
-def find_create(kind: BackendType) -> Create:
-    """Import and return the function that makes a backend's parts."""
-    module, _, function = kind.create.partition(":")
-    create: Create = getattr(import_module(module), function)
-    return create
+def _import(module: str, where: str) -> ModuleType:
+    failure: str
+    try:
+        return import_module(module)
+    except Exception as error:  # noqa: BLE001 - an import runs foreign code
+        missing = getattr(error, "name", None)
+        failure = f"{where} failed to import: {type(error).__name__}" + (
+            f" ({missing}): it may import no SDK" if isinstance(missing, str) else ""
+        )
+    raise PluginError(failure)
+
+
+def _checked(answer: object, where: str) -> BackendType:
+    if not isinstance(answer, BackendType):
+        raise PluginError(f"{where} registers {type(answer).__name__}, not one BackendType")
+    try:
+        major, minor = msgspec.convert(answer.api, tuple[int, int])
+    except msgspec.ValidationError:
+        raise PluginError(f"{where} has no api of two numbers, such as (1, 0)") from None
+    if major != hookspecs.API_VERSION[0] or minor > hookspecs.API_VERSION[1]:
+        ours = "{}.{}".format(*hookspecs.API_VERSION)
+        raise PluginError(
+            f"{where} is written for hook API {major}.{minor}, this sentra-kms has {ours}: "
+            + ("upgrade sentra-kms" if (major, minor) > hookspecs.API_VERSION else "upgrade it")
+        )
+    if not _is_settings(answer.settings):
+        raise PluginError(f"{where} has settings that are no subclass of BackendSettings")
+    if _CREATE.fullmatch(answer.create) is None:
+        raise PluginError(f"{where} names create as {answer.create!r}, not 'package.module:name'")
+    return answer
+
+
+def _is_settings(settings: object) -> bool:
+    return isinstance(settings, type) and issubclass(settings, BackendSettings)
+
+
+def _core_version() -> str:
+    from sentra_kms import __version__
+
+    return __version__

@@ -13,6 +13,7 @@ from sentra_kms.errors import PluginError
 from sentra_kms.hookspecs import (
     PROJECT,
     KeyHooks,
+    ObserverHooks,
     PartHooks,
     RingAuthHooks,
     RingHooks,
@@ -20,86 +21,100 @@ from sentra_kms.hookspecs import (
 )
 
 PROTOCOLS: tuple[type, ...] = (KeyHooks, RingAuthHooks, SecretHooks, RingHooks, PartHooks)
+"""What a backend's parts implement."""
+
 _MARK = f"{PROJECT}_impl"
 _SPEC_MARK = f"{PROJECT}_spec"
 _REFUSED_OPTIONS = ("hookwrapper", "wrapper", "tryfirst", "trylast", "specname")
 _PAIRS = (("wrap_key", "unwrap_key"), ("load_ring", "save_ring"))
 
 
-def _specifications() -> dict[str, Callable[..., object]]:
+Specifications = Mapping[str, Callable[..., object]]
+
+
+def _specified(*protocols: type) -> Specifications:
     return {
         name: member
-        for protocol in PROTOCOLS
+        for protocol in protocols
         for name, member in vars(protocol).items()
         if hasattr(member, _SPEC_MARK)
     }
 
 
-SPECIFICATIONS = _specifications()
+SPECIFICATIONS = _specified(*PROTOCOLS)
 """Every operation's specification, by name."""
+
+_OBSERVERS = _specified(ObserverHooks)
 
 
 def check_parts(backend: str, parts: Sequence[object]) -> frozenset[str]:
     """Return the operations that the parts implement; `PluginError` names the first fault."""
+    who = f"backend '{backend}'"
     if not parts:
-        raise PluginError(f"backend '{backend}' was created without a part")
+        raise PluginError(f"{who} was created without a part")
     owners: dict[str, object] = {}
     for part in parts:
-        if inspect.isclass(part):
-            raise PluginError(
-                f"backend '{backend}': {part.__name__} is a class: create() returns instances"
-            )
-        for name in _implemented(backend, part):
+        for name in _implemented(who, part, SPECIFICATIONS):
             if name in owners and _first_result(name):
                 raise PluginError(
-                    f"backend '{backend}': both {_name(owners[name])} and {_name(part)} implement "
-                    f"{name}: one part must answer"
+                    f"{who}: both {_name(owners[name])} and {_name(part)} implement {name}: one "
+                    "part must answer"
                 )
             owners[name] = part
     for one, other in _PAIRS:
         if (one in owners) != (other in owners):
-            raise PluginError(f"backend '{backend}': {one} and {other} come together or not at all")
+            raise PluginError(f"{who}: {one} and {other} come together or not at all")
     return frozenset(owners)
 
 
-def _implemented(backend: str, part: object) -> list[str]:
+def check_observer(name: str, observer: object) -> None:
+    """Hold an observer to the same rules; raises `PluginError`."""
+    who = f"observer '{name}'"
+    if not _implemented(who, observer, _OBSERVERS):
+        raise PluginError(f"{who}: {_name(observer)} does not implement audit_event")
+
+
+def _implemented(who: str, part: object, specifications: Specifications) -> list[str]:
+    if inspect.isclass(part):
+        raise PluginError(f"{who}: {part.__name__} is a class: an instance is needed")
     found: list[str] = []
-    for name, member in inspect.getmembers_static(type(part)):
-        plain: object = inspect.unwrap(member) if callable(member) else member
-        options = _options(plain, _MARK)
-        where = f"backend '{backend}': {_name(part)}.{name}"
+    # Of the instance, not its class: pluggy takes hooks from instance attributes, too.
+    for name, member in inspect.getmembers_static(part):
+        plain = inspect.unwrap(member) if callable(member) else member
+        options = _options(member, _MARK) or _options(plain, _MARK)
+        where = f"{who}: {_name(part)}.{name}"
         if options is not None:
-            _check_options(where, name, options)
-            if name in SPECIFICATIONS:
-                _check_shape(where, SPECIFICATIONS[name], plain)
+            _check_options(where, name, options, specifications)
+            if name in specifications:
+                _check_shape(where, specifications[name], member, plain)
                 found.append(name)
-        elif name in SPECIFICATIONS and not hasattr(plain, _SPEC_MARK):
+        elif name in specifications and not hasattr(member, _SPEC_MARK):
             raise PluginError(f"{where} has a hook's name but is not marked @hookimpl")
     return found
 
 
-def _check_options(where: str, name: str, options: Mapping[str, object]) -> None:
+def _check_options(
+    where: str, name: str, options: Mapping[str, object], specifications: Specifications
+) -> None:
     for option in _REFUSED_OPTIONS:
         if options.get(option):
-            raise PluginError(f"{where} is marked {option}: a backend's hook is a plain @hookimpl")
-    if name in SPECIFICATIONS:
+            raise PluginError(f"{where} is marked {option}: a hook here is a plain @hookimpl")
+    if name in specifications:
         return
     from difflib import get_close_matches  # only for an error
 
-    close = get_close_matches(name, SPECIFICATIONS, n=1)
+    close = get_close_matches(name, specifications, n=1)
     if not options.get("optionalhook") or close:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise PluginError(f"{where} implements no known hook{hint}")
 
 
-def _check_shape(where: str, specification: Callable[..., object], member: object) -> None:
+def _check_shape(
+    where: str, specification: Callable[..., object], member: object, plain: object
+) -> None:
     if not inspect.isfunction(member):
         raise PluginError(f"{where} is not a plain method")
-    if (
-        inspect.iscoroutinefunction(member)
-        or inspect.isgeneratorfunction(member)
-        or inspect.isasyncgenfunction(member)
-    ):
+    if any(_is_deferred(function) for function in (member, plain)):
         raise PluginError(f"{where} is async or a generator: hooks are plain synchronous functions")
     wanted = list(inspect.signature(specification).parameters)
     parameters = inspect.signature(member).parameters.values()
@@ -111,6 +126,14 @@ def _check_shape(where: str, specification: Callable[..., object], member: objec
         raise PluginError(
             f"{where} must take exactly ({', '.join(wanted)}), all plain and without defaults"
         )
+
+
+def _is_deferred(function: object) -> bool:
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    )
 
 
 def _first_result(name: str) -> bool:

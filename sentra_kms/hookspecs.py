@@ -17,11 +17,12 @@ exist is raised (`KeyNotFound`, `SecretNotFound`, `TenantNotFound`), never retur
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pluggy import HookimplMarker, HookspecMarker
 
 from sentra_kms.context import WrapContext
+from sentra_kms.events import Event
 from sentra_kms.hooktypes import (
     BackendType,
     Finding,
@@ -33,6 +34,9 @@ from sentra_kms.hooktypes import (
     WrappedKey,
 )
 from sentra_kms.material import KeyMaterial
+
+if TYPE_CHECKING:
+    from click import Group
 
 PROJECT = "sentra_kms"
 API_VERSION = (1, 0)
@@ -55,6 +59,21 @@ def backend_type() -> BackendType:  # type: ignore[empty-body]
                 create="sentra_kms.backends.local:create",
                 summary="KEKs from master keys, rings in files",
             )
+    """
+
+
+@hookspec
+def register_commands(cli: Group) -> None:
+    """Add commands to the command line; optional, implemented by the module of a backend type.
+
+    `cli` is the `click.Group` of `sentra-kms`. Add one group named like the backend type; it is
+    imported only when somebody asks for a command that the core does not have.
+
+    Example::
+
+        @hookimpl
+        def register_commands(cli: click.Group) -> None:
+            cli.add_command(oci_commands)
     """
 
 
@@ -207,3 +226,19 @@ class PartHooks(Protocol):
             self.client.close()
         """
         return
+
+
+class ObserverHooks(Protocol):
+    """See what happened. An observer's factory is named by an entry point of its own group."""
+
+    @hookspec
+    @abstractmethod
+    def audit_event(self, event: Event) -> None:
+        """Take one event. Called in a thread of the observer's own, in order, one at a time.
+
+        What it raises is reported and changes nothing; what it takes too long for is dropped.
+
+        Example::
+
+            self.log.write(msgspec.json.encode(event))
+        """

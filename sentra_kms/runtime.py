@@ -19,6 +19,7 @@ from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.store import RingStore
 from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
+from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import KekName, Reference
 from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Settings
 
@@ -43,6 +44,9 @@ class KMS:
         self._settings = settings
         self._clock = clock
         self._now = now
+        self._observers = Observers(
+            [(name, find_observer(name)) for name in settings.audit.observers]
+        )
         self._states: dict[str, dict[str, object]] = {}
         self._bindings = {name: self._bind(backend) for name, backend in settings.backends.items()}
         self._keys = self._build_keys(settings.keys) if settings.keys else None
@@ -66,6 +70,7 @@ class KMS:
             self._keys.close()
         for binding in self._bindings.values():
             binding.close()
+        self._observers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +94,9 @@ class KMS:
             resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
             state=self._states.setdefault(backend.name, {}),
         )
-        return Binding(backend.kind, backend.settings, host, timeout=backend.timeout)
+        return Binding(
+            backend.type, backend.settings, host, timeout=backend.timeout, emit=self._observers.emit
+        )
 
     def _secret(self, reference: Reference) -> KeyMaterial:
         return self._bindings[reference.backend].fetch_secret(SecretRequest(reference)).data

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 import msgspec
 
-from sentra_kms.hooktypes import BackendSettings, BackendType
+from sentra_kms.discovery import FoundType
+from sentra_kms.hooktypes import BackendSettings
 from sentra_kms.reference import KekName, Reference
 
 DEFAULT_TIMEOUT = 5.0  # seconds
@@ -48,11 +49,17 @@ class KeysSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     store: str
 
 
+class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[ENV.audit]`: names of observers, entry points of `sentra_kms.observers`."""
+
+    observers: tuple[str, ...] = ()
+
+
 class BackendConfig(msgspec.Struct, frozen=True):
     """One configured backend: its name, type, settings, and timeout in seconds."""
 
     name: str
-    kind: BackendType
+    type: FoundType
     settings: BackendSettings
     timeout: float
 
@@ -66,4 +73,5 @@ class Settings(msgspec.Struct, frozen=True):
     development: bool
     backends: dict[str, BackendConfig]
     cache: CacheSettings
+    audit: AuditSettings
     keys: KeysSettings | None

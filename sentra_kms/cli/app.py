@@ -1,0 +1,80 @@
+"""The root command: global options, all commands, and the one place where failures end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from sentra_kms import __version__
+from sentra_kms.cli import exits
+from sentra_kms.cli.completion import completion
+from sentra_kms.cli.failure import report, warnings_on_stderr
+from sentra_kms.cli.init import init
+from sentra_kms.cli.keygen import keygen
+from sentra_kms.cli.message import decrypt, encrypt
+from sentra_kms.cli.session import Session, config_options, wants_json
+from sentra_kms.cli.tenant import tenant
+
+NAME = "sentra-kms"
+
+
+class Root(click.Group):
+    """A group that reports every failure itself, so that it ends the same way for every command."""
+
+    def main(  # noqa: D102 - click's
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002
+        **extra: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        arguments = list(sys.argv[1:] if args is None else args)
+        json = wants_json(arguments)
+        with warnings_on_stderr(json=json):
+            try:
+                result: object = super().main(
+                    arguments,
+                    NAME,
+                    complete_var,
+                    standalone_mode=False,
+                    obj=Session(json=json),
+                    **extra,
+                )
+            except click.Abort:
+                sys.exit(exits.INTERRUPTED)
+            except Exception as error:  # noqa: BLE001 - a traceback is for nobody here
+                sys.exit(report(error, json=json))
+        # What comes back is the code of click's own --help and --version, else nothing.
+        sys.exit(result if isinstance(result, int) else exits.OK)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader that goes away ends it quietly."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            pass
+        raise click.exceptions.Exit(exits.BROKEN_PIPE)
+
+
+@click.group(
+    NAME,
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=exits.help_text(),
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@config_options
+def app() -> None:
+    """Each tenant's data under that tenant's own key.
+
+    Begin with `sentra-kms init`. `--config`, `--env` and `--json` may stand before or after a
+    command. SENTRA_KMS_DEBUG=1 shows the traceback of an unexpected error.
+    """
+
+
+for _command in (init, keygen, tenant, encrypt, decrypt, completion):
+    app.add_command(_command)

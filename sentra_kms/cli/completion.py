@@ -1,0 +1,34 @@
+"""`sentra-kms completion`."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from sentra_kms.cli.output import write_json, write_line
+from sentra_kms.cli.session import Session, json_option
+
+_VARIABLE = "_SENTRA_KMS_COMPLETE"  # the name that click looks for
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@json_option
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that completes commands in a shell.
+
+    \b
+    bash:  eval "$(sentra-kms completion bash)"      in ~/.bashrc
+    zsh:   eval "$(sentra-kms completion zsh)"       in ~/.zshrc
+    fish:  sentra-kms completion fish | source       in ~/.config/fish/config.fish
+    """  # noqa: D301 - the escape is click's mark for lines to be kept
+    root = context.find_root()
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"click has no completion for {shell}")
+    script = kind(root.command, {}, "sentra-kms", _VARIABLE).source()
+    if context.ensure_object(Session).json:
+        write_json({"shell": shell, "script": script})
+    else:
+        write_line(script.rstrip("\n"))

@@ -1,0 +1,138 @@
+"""`sentra-kms tenant rewrap`: one tenant or all, and what wraps what afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+import click
+import msgspec
+
+from sentra_kms.cli.failure import ErrorInfo, SomeFailed, error_info
+from sentra_kms.cli.output import printable, render, to_terminal, write_json, write_line, write_row
+from sentra_kms.cli.session import Session, config_options
+from sentra_kms.errors import KMSError
+from sentra_kms.keys.info import RingInfo, WrapInfo
+from sentra_kms.keys.manager import KeyManager
+
+
+class Outcome(msgspec.Struct, omit_defaults=True):
+    """One tenant's end: its ring as it is now, and the error if there was one."""
+
+    tenant: str
+    ring: RingInfo | None = None
+    error: ErrorInfo | None = None
+
+
+class KekUse(msgspec.Struct):
+    """How much one key of a KEK wraps."""
+
+    kek: str
+    key_id: str
+    key_version: str | None
+    tenants: int
+    versions: int
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Every tenant; goes on after a failure.")
+@config_options
+@click.pass_obj
+def rewrap(session: Session, *, name: str | None, every: bool) -> None:
+    """Wrap all key versions under the KEKs of `wrap_with` as they are now.
+
+    The keys stay the same, so data need not be encrypted again. Ends with a list of the KEKs that
+    wrap something: one that is not in it may be retired.
+    """
+    if (name is not None) == every:
+        raise click.UsageError("Name one tenant, or say --all.")
+    outcomes: list[Outcome] = []
+    with session.open() as kms:
+        names = kms.keys.tenants() if name is None else [name]
+        try:
+            for tenant in names:
+                outcomes.append(_rewrap(kms.keys, tenant, alone=not every))
+                if not session.json:
+                    _say(outcomes[-1])
+        finally:
+            # Also when the store stops answering half way: what was done is told.
+            if outcomes:
+                _conclude(session, outcomes)
+    if every and not outcomes:
+        _conclude(session, outcomes)
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    if failed:
+        raise SomeFailed(f"{failed} of {len(outcomes)} tenants failed: run it again")
+
+
+def _rewrap(keys: KeyManager, tenant: str, *, alone: bool) -> Outcome:
+    try:
+        return Outcome(tenant, keys.rewrap(tenant))
+    except KMSError as error:
+        if alone:
+            raise
+        failure = error_info(error)
+    try:
+        ring = keys.describe(tenant)  # what it still depends on
+    except KMSError:
+        ring = None
+    return Outcome(tenant, ring, failure)
+
+
+def _say(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        click.echo(
+            f"{printable(outcome.tenant)}: {outcome.error.type}: "
+            f"{printable(outcome.error.message)}",
+            err=True,
+        )
+    elif outcome.ring is not None:
+        count = len(outcome.ring.versions)
+        if to_terminal():
+            write_line(f"{outcome.tenant}: {count} version{'' if count == 1 else 's'} rewrapped")
+        else:
+            write_row("tenant", outcome.tenant, count)
+
+
+def _conclude(session: Session, outcomes: list[Outcome]) -> None:
+    uses = kek_uses(outcome.ring for outcome in outcomes if outcome.ring is not None)
+    if session.json:
+        write_json({"tenants": outcomes, "keks": uses})
+    elif not to_terminal():
+        for use in uses:
+            write_row("kek", use.kek, use.key_id, use.key_version or "", use.tenants, use.versions)
+    elif uses:
+        _show_uses(uses)
+    else:
+        write_line("There are no tenants.")
+
+
+def _show_uses(uses: list[KekUse]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("KEK", "Key id", "Key version", "Tenants", "Versions wrapped"):
+        table.add_column(title, overflow="fold")
+    for use in uses:
+        cells = (use.kek, use.key_id, use.key_version or "–", str(use.tenants), str(use.versions))
+        table.add_row(*map(printable, cells))
+    render(table)
+
+
+def kek_uses(rings: Iterable[RingInfo]) -> list[KekUse]:
+    """Count what each key of each KEK wraps, in the order of their names."""
+    versions: Counter[WrapInfo] = Counter()
+    tenants: defaultdict[WrapInfo, set[str]] = defaultdict(set)
+    for ring in rings:
+        for version in ring.versions:
+            for wrap in version.wraps:
+                versions[wrap] += 1
+                tenants[wrap].add(ring.tenant)
+    return [
+        KekUse(wrap.kek, wrap.key_id, wrap.key_version, len(tenants[wrap]), versions[wrap])
+        for wrap in sorted(
+            versions, key=lambda wrap: (wrap.kek, wrap.key_id, wrap.key_version or "")
+        )
+    ]

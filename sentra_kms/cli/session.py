@@ -1,0 +1,82 @@
+"""What the global options say, and the options themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import click
+
+import sentra_kms
+from sentra_kms.runtime import KMS
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+class Session:
+    """The global options of one run: which configuration, which environment, JSON or text."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.config: str | None = None
+        self.environment: str | None = None
+
+    def open(self) -> KMS:
+        """Load the configuration that was named."""
+        return sentra_kms.load(self.config, self.environment)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` stands among the arguments.
+
+    Looked for before click parses them, so that its own complaints are JSON, too.
+    """
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
+
+
+def json_option(command: _Command) -> _Command:
+    """Add `--json`, whose effect is in `wants_json`."""
+    return click.option(
+        "--json", "_json", is_flag=True, expose_value=False, help="Print JSON, errors too."
+    )(command)
+
+
+def config_options(command: _Command) -> _Command:
+    """Add `--config`, `--env` and `--json`, to be given before or after a subcommand's name."""
+    for option in (
+        json_option,
+        click.option(
+            "--env",
+            metavar="NAME",
+            expose_value=False,
+            callback=_keep_environment,
+            help="Environment of the configuration.  [default: SENTRA_KMS_ENV, or what it names]",
+        ),
+        click.option(
+            "--config",
+            metavar="PATH",
+            expose_value=False,
+            callback=_keep_config,
+            help="Configuration.  [default: SENTRA_KMS_CONFIG, or ./sentra-kms.toml]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _keep_config(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).config = _not_empty(value)
+
+
+def _keep_environment(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).environment = _not_empty(value)
+
+
+def _not_empty(value: str) -> str:
+    # An empty variable in a script must not mean "whatever the default is".
+    if not value:
+        raise click.BadParameter("may not be empty")
+    return value
