@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+import msgspec
 import pluggy
 
 from sentra_kms.context import WrapContext
@@ -25,6 +26,7 @@ from sentra_kms.guard import PROTOCOLS, check_parts
 from sentra_kms.hookspecs import PROJECT
 from sentra_kms.hooktypes import (
     BackendSettings,
+    Finding,
     Host,
     KeyDescription,
     RingPage,
@@ -154,6 +156,22 @@ class Binding:
         return self._ask(
             RingPage, "list_rings", "*", cursor=cursor, limit=limit, timeout=self._timeout
         )
+
+    def check(self) -> list[Finding]:
+        """Ask every part whether it would work; what one raises becomes a finding."""
+        try:
+            answers = cast(
+                "list[object]", self._ask(list, "check", self.name, timeout=self._timeout)
+            )
+        except KMSError as error:
+            return [Finding("error", self.name, error.message)]
+        found: list[Finding] = []
+        for answer in answers:
+            try:
+                found += msgspec.convert(answer, list[Finding], from_attributes=True)
+            except msgspec.ValidationError:
+                found.append(Finding("error", self.name, "a part answers check with no findings"))
+        return found
 
     def close(self) -> None:
         """Close every part; closing again does nothing, other calls raise."""

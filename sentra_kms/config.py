@@ -25,7 +25,10 @@ from sentra_kms.settings import (
 )
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
+"""How a duration is written, as a regular expression."""
+
+_DURATION = re.compile(DURATION_PATTERN)
 _TABLES = ("development", "backends", "keys", "cache", "audit")
 _NOT_BUILT = {
     "": frozenset({"secrets", "policies"}),
@@ -51,8 +54,12 @@ def read_settings(
     version does not do yet. Opens no connection and fetches no secret.
     """
     document = ConfigFile.read(source)
-    name, table = document.choose(environment)
-    return _Reader(document, name, table).read()
+    return read_environment(document, document.choose(environment)[0])
+
+
+def read_environment(document: ConfigFile, name: str) -> Settings:
+    """Check one environment of a configuration; raises as `read_settings` does."""
+    return _Reader(document, name, document.merged(name)).read()
 
 
 class _Reader:

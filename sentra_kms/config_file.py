@@ -51,7 +51,7 @@ class ConfigFile:
 
     def choose(self, asked: str | None) -> tuple[str, Table]:
         """Return the environment's name and its table, `[shared]` merged in."""
-        environments = self._environments()
+        environments = self.environments()
         default = self._default(environments)
         name = asked or os.environ.get(ENVIRONMENT_VARIABLE) or None
         if name is None:
@@ -66,12 +66,17 @@ class ConfigFile:
                 f"{self.source}: there is no environment '{name}'; it has {listed(environments)}"
                 + nearest(name, environments)
             )
+        return name, self.merged(name)
+
+    def merged(self, name: str) -> Table:
+        """Return an environment's table with `[shared]` merged in."""
         shared = self.tables.get("shared", {})
         if not is_table(shared):
             raise ConfigurationError(f"{self.source}: [shared] is a table")
-        return name, _merge(shared, environments[name])
+        return _merge(shared, self.environments()[name])
 
-    def _environments(self) -> dict[str, Table]:
+    def environments(self) -> dict[str, Table]:
+        """Return each environment's own table, `[shared]` not merged in."""
         found: dict[str, Table] = {}
         for name, table in self.tables.items():
             if name in {"shared", "default_environment"}:

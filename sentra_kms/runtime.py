@@ -6,14 +6,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings
 from sentra_kms.encoding import strict_base64
-from sentra_kms.errors import ConfigurationError, MalformedInput
-from sentra_kms.hooktypes import Host, SecretRequest
+from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput
+from sentra_kms.hooktypes import Finding, Host, SecretRequest
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.store import RingStore
@@ -64,6 +65,20 @@ class KMS:
             )
         return self._keys
 
+    def examine(self) -> list[Finding]:
+        """Try every backend, KEK, ring authentication key and the store; change nothing."""
+        found = [finding for binding in self._bindings.values() for finding in binding.check()]
+        keys = self._settings.keys
+        if keys is None:
+            return found
+        keks = dict.fromkeys(keys.wrap_with + keys.unwrap_with)
+        found += [_tried(kek, partial(self._describe, kek)) for kek in keks]
+        found += [
+            _tried(source, partial(self._describe_auth, source))
+            for source in keys.authenticate_with
+        ]
+        return [*found, _tried(keys.store, partial(self._describe_store, keys.store))]
+
     def close(self) -> None:
         """Forget keys and close every backend; later operations raise."""
         if self._keys is not None:
@@ -82,6 +97,18 @@ class KMS:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _describe(self, kek: KekName) -> str:
+        found = self._bindings[kek.backend].describe_key(kek.key)
+        version = "" if found.key_version is None else f", version {found.key_version}"
+        return f"wraps and unwraps, key id {found.key_id}{version}"
+
+    def _describe_auth(self, source: AuthSource) -> str:
+        return f"authenticates rings, auth id {self._auth_source(source)().auth_id}"
+
+    def _describe_store(self, name: str) -> str:
+        page = self._bindings[name].list_rings(None, 1)
+        return "keeps key rings" if page.tenants else "keeps key rings, none yet"
 
     def _bind(self, backend: BackendConfig) -> Binding:
         settings = self._settings
@@ -130,6 +157,13 @@ class KMS:
         binding = self._bindings[kek.backend]
         key_id = binding.describe_key(kek.key).key_id
         return AuthKey(f"{kek}, master key id {key_id}", binding.ring_auth_key(kek.key))
+
+
+def _tried(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding("ok", str(subject), look())
+    except KMSError as error:
+        return Finding("error", str(subject), error.message)
 
 
 def open_kms(

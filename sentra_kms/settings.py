@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 import msgspec
+from msgspec import Meta
 
 from sentra_kms.discovery import FoundType
 from sentra_kms.hooktypes import BackendSettings
@@ -35,24 +36,53 @@ class AuthSource(str):  # noqa: SLOT000 - what it names is kept beside the text
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[ENV.cache]`; times in seconds."""
 
-    key_ttl: Duration = Duration(300)
-    ring_ttl: Duration = Duration(60)
-    max_keys: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    key_ttl: Annotated[
+        Duration,
+        Meta(
+            description="An unwrapped key lives this long (jittered).",
+            extra_json_schema={"default": "5m"},
+        ),
+    ] = msgspec.field(default_factory=lambda: Duration(300))
+    ring_ttl: Annotated[
+        Duration,
+        Meta(
+            description="A change made elsewhere is in force within this.",
+            extra_json_schema={"default": "60s"},
+        ),
+    ] = msgspec.field(default_factory=lambda: Duration(60))
+    max_keys: Annotated[int, Meta(ge=1, description="Tenant keys held in memory.")] = 10_000
 
 
 class KeysSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The table `[ENV.keys]`, with `authenticate_with` filled in where it is absent."""
 
-    wrap_with: Annotated[tuple[KekName, ...], msgspec.Meta(min_length=1, max_length=16)]
-    unwrap_with: tuple[KekName, ...] = ()
-    authenticate_with: tuple[AuthSource, ...] = ()
-    store: str
+    wrap_with: Annotated[
+        tuple[KekName, ...],
+        Meta(
+            min_length=1,
+            max_length=16,
+            description="The KEKs BACKEND:KEY that wrap each tenant key; any one unwraps.",
+        ),
+    ]
+    unwrap_with: Annotated[
+        tuple[KekName, ...], Meta(description="Older KEKs that may still unwrap.")
+    ] = ()
+    authenticate_with: Annotated[
+        tuple[AuthSource, ...],
+        Meta(
+            description="What authenticates key rings: references to base64 of 32 bytes, or local "
+            "KEKs. The first signs, any verifies."
+        ),
+    ] = ()
+    store: Annotated[str, Meta(description="The backend that keeps the key rings.")]
 
 
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[ENV.audit]`: names of observers, entry points of `sentra_kms.observers`."""
 
-    observers: tuple[str, ...] = ()
+    observers: Annotated[
+        tuple[str, ...], Meta(description="Installed observers that see every event.")
+    ] = ()
 
 
 class BackendConfig(msgspec.Struct, frozen=True):

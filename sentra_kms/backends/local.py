@@ -8,11 +8,12 @@ import threading
 from sentra_kms.backends.master_key import MasterKey, read_master_key
 from sentra_kms.backends.ring_files import RingFiles
 from sentra_kms.context import WrapContext
-from sentra_kms.errors import KeyNotFound
+from sentra_kms.errors import KeyNotFound, KMSError
 from sentra_kms.hookspecs import API_VERSION, KeyHooks, PartHooks, RingAuthHooks, hookimpl
 from sentra_kms.hooktypes import (
     BackendSettings,
     BackendType,
+    Finding,
     Host,
     KeyDescription,
     WrappedKey,
@@ -81,6 +82,19 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
     def ring_auth_key(self, key: str) -> KeyMaterial:
         """Return the ring authentication key derived from the master key named `key`."""
         return self._key(key).ring_auth_key()
+
+    @hookimpl
+    def check(self, timeout: float) -> list[Finding]:
+        """Read every master key and name its id."""
+        return [self._check_key(name) for name in self._references]
+
+    def _check_key(self, name: str) -> Finding:
+        subject = f"{self._host.name}:{name}"
+        try:
+            key = self._key(name)
+        except KMSError as error:
+            return Finding("error", subject, error.message)
+        return Finding("ok", subject, f"master key with id {key.key_id}")
 
     @hookimpl
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import time
@@ -28,13 +29,15 @@ from sentra_kms.errors import (
     VendorError,
 )
 from sentra_kms.hookspecs import PartHooks, RingHooks, hookimpl
-from sentra_kms.hooktypes import RingPage, StoredRing
+from sentra_kms.hooktypes import Finding, RingPage, StoredRing
 from sentra_kms.tenant import is_tenant
 
 MAX_DOCUMENT = 256 * 1024  # bytes; DESIGN section 7
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _SUFFIX = ".ring"
+_LEFT_BEHIND = re.compile(r"\.[a-z0-9=._-]+\.[a-z0-9_]{8}\.tmp")
+_LOCK = re.compile(r"\.[a-z0-9=._-]+\.lock")
 _LOCK_POLL = 0.002  # seconds between two tries at a lock
 _NOT_OURS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -111,6 +114,49 @@ class RingFiles(RingHooks, PartHooks):
         page = tuple(found[:limit])
         return RingPage(page, page[-1] if len(found) > limit else None)
 
+    @hookimpl
+    def check(self, timeout: float) -> list[Finding]:
+        """Look at the directory and everything in it; opens no ring."""
+        try:
+            with self._opened() as folder, os.scandir(folder) as entries:
+                found = [self._look_at(entry) for entry in entries]
+        except KMSError as error:
+            absent = isinstance(error, TenantNotFound)
+            return [Finding("warning" if absent else "error", self._directory, error.message)]
+        return [each for each in found if each is not None] or [
+            Finding("ok", self._directory, f"key directory with {len(found)} files")
+        ]
+
+    def _look_at(self, entry: os.DirEntry[str]) -> Finding | None:
+        path = os.path.join(self._directory, entry.name)
+        if tenant_of(entry.name) is None:
+            if _LEFT_BEHIND.fullmatch(entry.name) is not None:
+                return Finding(
+                    "warning",
+                    path,
+                    "was left behind by a writer that was killed; it may hold wrapped keys",
+                    "remove it once no writer is at work",
+                )
+            if _LOCK.fullmatch(entry.name) is not None:
+                return None
+            return Finding(
+                "warning", path, "is no key ring and is never read", "keep it somewhere else"
+            )
+        status = entry.stat(follow_symlinks=False)
+        try:
+            _check_regular(status, path)
+            self._check_safe(status, path, _FILE_MODE)
+        except AccessDenied as error:
+            return Finding("error", path, error.message)
+        if status.st_size >= MAX_DOCUMENT * 3 // 4:
+            return Finding(
+                "warning",
+                path,
+                f"is {status.st_size * 100 // MAX_DOCUMENT} % full",
+                "destroy versions that nothing needs, or wrap with fewer KEKs",
+            )
+        return None
+
     @contextmanager
     def _opened(self, *, create: bool = False) -> Generator[int]:
         """Open the directory, safe to use; translate what the operating system says."""
@@ -180,8 +226,7 @@ class RingFiles(RingHooks, PartHooks):
 
     def _read_open(self, file: int, path: str) -> bytes:
         status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise AccessDenied(f"{path} is not a regular file: move it out of the key directory")
+        _check_regular(status, path)
         self._check_safe(status, path, _FILE_MODE)
         pieces: list[bytes] = []
         left = MAX_DOCUMENT + 1
@@ -241,6 +286,11 @@ class RingFiles(RingHooks, PartHooks):
                 unlock_descriptor(file)  # at once, even if a forked child still holds the file
         finally:
             os.close(file)
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise AccessDenied(f"{path} is not a regular file: move it out of the key directory")
 
 
 def _make_directory(path: str) -> None:

@@ -5,7 +5,6 @@ Importing this package loads neither; `main` does, and says what to install if t
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from contextlib import suppress
@@ -30,9 +29,6 @@ def main() -> int:
         return _NOT_INSTALLED
     except KeyboardInterrupt:
         return _INTERRUPTED
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot show a character is no reason to fail.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from sentra_kms.cli.app import app
 
@@ -46,9 +42,11 @@ def main() -> int:
 
 def _give_up_unwritten() -> None:
     """Drop what standard output did not take: the interpreter would try again, and complain."""
+    output = sys.stdout
+    if output is None:
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        output.flush()
     except (OSError, ValueError):
         with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -51,12 +52,25 @@ class Root(click.Group):
         # What comes back is the code of click's own --help and --version, else nothing.
         sys.exit(result if isinstance(result, int) else exits.OK)
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a reader that goes away ends it quietly."""
-        try:
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401, D102
+        with _quiet_when_unread():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:  # noqa: D102
+        with _quiet_when_unread():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            pass
+
+
+@contextmanager
+def _quiet_when_unread() -> Generator[None]:
+    """End without a word when the reader of the output went away; click would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        unread = True
+    else:
+        unread = False
+    if unread:
         raise click.exceptions.Exit(exits.BROKEN_PIPE)
 
 

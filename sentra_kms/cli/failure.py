@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from sentra_kms.cli import exits
-from sentra_kms.cli.output import colours, printable
+from sentra_kms.cli.output import colours, json_text, printable
 from sentra_kms.errors import KMSError, Throttled
 
 DEBUG_VARIABLE = "SENTRA_KMS_DEBUG"
@@ -48,25 +48,36 @@ def error_info(error: KMSError) -> ErrorInfo:
 
 def report(error: Exception, *, json: bool) -> int:
     """Tell standard error what went wrong, and return the exit code."""
-    match error:
-        case click.UsageError() if not json:
-            with suppress(OSError):
-                error.show()
-            return exits.USAGE
-        case click.ClickException():
-            return _tell(error, error.format_message(), exits.USAGE, json=json)
-        case KMSError():
-            info = error_info(error)
-            code = exits.code_of(error)
-            text = [info.message, *_background(error)]
-        case SomeFailed():
-            return _tell(error, str(error), exits.SOME_FAILED, json=json)
-        case OSError():
-            return _tell(error, _of_file(error), exits.FILE, json=json)
-        case _:
-            return _unexpected(error, json=json)
-    _write(info, text, json=json)
+    if isinstance(error, click.UsageError) and not json:
+        with suppress(OSError):
+            error.show()
+        return exits.USAGE
+    if isinstance(error, KMSError):
+        _write(error_info(error), _background(error), json=json)
+        return exits.code_of(error)
+    code, message = _outside_the_tree(error)
+    if code == exits.UNEXPECTED and os.environ.get(DEBUG_VARIABLE) == "1":
+        traceback.print_exception(error)
+    _write(ErrorInfo(type(error).__name__, message), [], json=json)
     return code
+
+
+def _outside_the_tree(error: Exception) -> tuple[int, str]:
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            return exits.USAGE, "name a command: --help lists them"
+        case click.ClickException():
+            return exits.USAGE, error.format_message()
+        case SomeFailed():
+            return exits.SOME_FAILED, str(error)
+        case OSError():
+            return exits.FILE, _of_file(error)
+        case _:
+            # The error's own text is not shown: nobody has promised that it holds no secret.
+            return exits.UNEXPECTED, (
+                f"unexpected {type(error).__name__}, a fault of sentra_kms: set "
+                f"{DEBUG_VARIABLE}=1 to see where it comes from"
+            )
 
 
 @contextmanager
@@ -90,7 +101,7 @@ class _Warnings(logging.Handler):
         """Write one line."""
         text = record.getMessage()
         if self._json:
-            _write_line(msgspec.json.encode({"warning": {"message": text}}).decode())
+            _write_line(json_text({"warning": {"message": text}}))
         else:
             _write_line(f"{_styled('Warning:', 'yellow')} {printable(text)}")
 
@@ -112,30 +123,12 @@ def _of_file(error: OSError) -> str:
     return reason if name is None else f"{os.fsdecode(name)}: {reason}"
 
 
-def _unexpected(error: Exception, *, json: bool) -> int:
-    # The error's own text is not shown: nobody has promised that it holds no secret.
-    if os.environ.get(DEBUG_VARIABLE) == "1":
-        traceback.print_exception(error)
-    return _tell(
-        error,
-        f"unexpected {type(error).__name__}, a fault of sentra_kms: set {DEBUG_VARIABLE}=1 to see "
-        "where it comes from",
-        exits.UNEXPECTED,
-        json=json,
-    )
-
-
-def _tell(error: Exception, message: str, code: int, *, json: bool) -> int:
-    _write(ErrorInfo(type(error).__name__, message), [message], json=json)
-    return code
-
-
-def _write(info: ErrorInfo, text: list[str], *, json: bool) -> None:
+def _write(info: ErrorInfo, background: list[str], *, json: bool) -> None:
     if json:
-        _write_line(msgspec.json.encode({"error": info}).decode())
+        _write_line(json_text({"error": info}))
         return
-    _write_line(f"{_styled('Error:', 'red')} {printable(text[0])}")
-    for line in text[1:]:
+    _write_line(f"{_styled('Error:', 'red')} {printable(info.message)}")
+    for line in background:
         _write_line(printable(line))
 
 

@@ -11,8 +11,6 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, NoReturn, TextIO
 
-import click
-
 from sentra_kms.cli.output import from_terminal, hint
 from sentra_kms.errors import AlreadyExists, MalformedInput
 
@@ -72,7 +70,7 @@ def replace_file(path: str, data: bytes, mode: int) -> None:
 def _standard_input(stream: TextIO | None) -> BinaryIO:
     if stream is None:  # so is what the process was started without
         raise OSError(errno.EBADF, "closed", "standard input")
-    return click.get_binary_stream("stdin")
+    return stream.buffer
 
 
 def _bounded(file: BinaryIO, name: str, limit: int) -> bytes:

@@ -22,9 +22,10 @@ from sentra_kms.errors import AlreadyExists
 @json_option
 @click.pass_obj
 def init(session: Session, *, path: str, force: bool) -> None:
-    """Write a commented configuration with a development and a production environment.
+    """Write a first configuration, with comments.
 
-    PATH is a file, or a directory for a file sentra-kms.toml in it.
+    It has a development and a production environment, both on the built-in local backend. PATH is a
+    file, or a directory for a file sentra-kms.toml in it.
     """
     if os.path.isdir(path):
         path = os.path.join(path, FILE_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
 def write(data: bytes) -> None:
     """Write bytes to standard output, at once, so that a failure is noticed here."""
     _must_be_open(sys.stdout)
-    stream = click.get_binary_stream("stdout")
     try:
-        stream.write(data)
-        stream.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from None
+        failure = OSError(error.errno, error.strerror, "standard output")
+    else:
+        return
+    raise failure
 
 
 def write_line(text: str) -> None:
@@ -45,7 +48,19 @@ def write_row(*fields: object) -> None:
 
 def write_json(document: object) -> None:
     """Write one JSON document on one line."""
-    write(msgspec.json.encode(document) + b"\n")
+    write_line(json_text(document))
+
+
+def json_text(document: object) -> str:
+    r"""Return JSON in ASCII.
+
+    What is no Unicode, like some names of files, is kept as the escape of a lone surrogate; an
+    encoder to UTF-8 would fail on it.
+
+    >>> json_text({"path": "\udcff"})
+    '{"path":"\\udcff"}'
+    """
+    return json.dumps(msgspec.to_builtins(document), separators=(",", ":"))
 
 
 def hint(text: str) -> None:

@@ -40,10 +40,11 @@ class KekUse(msgspec.Struct):
 @config_options
 @click.pass_obj
 def rewrap(session: Session, *, name: str | None, every: bool) -> None:
-    """Wrap all key versions under the KEKs of `wrap_with` as they are now.
+    """Wrap key versions under the KEKs of today.
 
-    The keys stay the same, so data need not be encrypted again. Ends with a list of the KEKs that
-    wrap something: one that is not in it may be retired.
+    These are the KEKs of wrap_with in their current versions, and no others. The keys stay the
+    same, so that no data is encrypted again. Ends with the KEKs that wrap something: after --all
+    without a failure, one that is not listed wraps nothing in this store any more.
     """
     if (name is not None) == every:
         raise click.UsageError("Name one tenant, or say --all.")

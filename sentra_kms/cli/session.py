@@ -51,14 +51,14 @@ def config_options(command: _Command) -> _Command:
             metavar="NAME",
             expose_value=False,
             callback=_keep_environment,
-            help="Environment of the configuration.  [default: SENTRA_KMS_ENV, or what it names]",
+            help="Environment in it.  [default: SENTRA_KMS_ENV, then default_environment]",
         ),
         click.option(
             "--config",
             metavar="PATH",
             expose_value=False,
             callback=_keep_config,
-            help="Configuration.  [default: SENTRA_KMS_CONFIG, or ./sentra-kms.toml]",
+            help="Configuration file.  [default: SENTRA_KMS_CONFIG, then ./sentra-kms.toml]",
         ),
     ):
         command = option(command)

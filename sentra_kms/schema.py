@@ -1,0 +1,125 @@
+"""The JSON Schema of `sentra-kms.toml`, made of the same types that check it.
+
+For editors: with it they complete and check the file as it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import msgspec
+
+from sentra_kms.config import DURATION_PATTERN
+from sentra_kms.discovery import FoundType, find_type, installed_types
+from sentra_kms.reference import BACKEND_NAME, KekName, Reference
+from sentra_kms.settings import AuditSettings, AuthSource, CacheSettings, Duration, KeysSettings
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, object]
+
+_NAME = BACKEND_NAME.pattern
+_TEXTS: dict[type, Schema] = {
+    Duration: {"type": "string", "pattern": f"^{DURATION_PATTERN}$", "examples": ["60s", "5m"]},
+    KekName: {"type": "string", "pattern": f"^{_NAME}:.+$", "examples": ["local:2026-11"]},
+    Reference: {"type": "string", "pattern": f"^{_NAME}://.+$", "examples": ["env://NAME"]},
+    AuthSource: {"type": "string", "pattern": f"^{_NAME}:.+$"},
+}
+
+
+def config_schema(types: Iterable[FoundType] | None = None) -> Schema:
+    """Return the schema, with the settings of `types` (default: all that are installed).
+
+    Raises what `discovery.find_type` raises for a type that cannot be used.
+    """
+    found = [find_type(name) for name in installed_types()] if types is None else list(types)
+    definitions: Schema = {}
+    parts = {
+        "cache": _table(CacheSettings, definitions),
+        "keys": _table(KeysSettings, definitions),
+        "audit": _table(AuditSettings, definitions),
+    }
+    backends = [_backend(each, definitions) for each in found]
+    environment: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "development": {
+                "type": "boolean",
+                "default": False,
+                "description": "Allow env:// references and backends for development only.",
+            },
+            "backends": {
+                "type": "object",
+                "propertyNames": {"pattern": f"^{_NAME}$"},
+                "additionalProperties": {"anyOf": backends},
+            },
+            **parts,
+        },
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "sentra-kms.toml",
+        "type": "object",
+        "properties": {
+            "default_environment": {
+                "type": "string",
+                "description": "The environment to use when none is named; no development one.",
+            },
+            "shared": {
+                "$ref": "#/$defs/environment",
+                "description": "Merged into each environment, tables by key.",
+            },
+        },
+        "additionalProperties": {"$ref": "#/$defs/environment"},
+        "$defs": {**definitions, "environment": environment},
+    }
+
+
+def _backend(found: FoundType, definitions: Schema) -> Schema:
+    table = _table(found.kind.settings, definitions)
+    return {
+        "type": "object",
+        "description": found.kind.summary,
+        "additionalProperties": False,
+        "properties": {
+            "type": {"const": found.name},
+            "timeout": {**_TEXTS[Duration], "default": "5s"},
+            **_members(table, "properties"),
+        },
+    }
+
+
+def _table(kind: type[msgspec.Struct], definitions: Schema) -> Schema:
+    """Return a table's schema itself; what it refers to goes to `definitions`."""
+    (reference,), components = msgspec.json.schema_components(
+        [kind], schema_hook=_text_schema, ref_template="#/$defs/{name}"
+    )
+    own = str(reference["$ref"]).rpartition("/")[2]
+    table: Schema = components.pop(own)
+    definitions.update(components)
+    # Its title and docstring speak of the record; and what it requires may stand in [shared].
+    for name in ("title", "description", "required"):
+        table.pop(name, None)
+    table["properties"] = {
+        name: _without_null(schema) for name, schema in _members(table, "properties").items()
+    }
+    return table
+
+
+def _without_null(schema: Schema) -> Schema:
+    """Drop null, which TOML cannot write: an absent key says it."""
+    choices = cast("list[Schema]", schema.get("anyOf", []))
+    if {"type": "null"} not in choices:
+        return schema
+    kept = [choice for choice in choices if choice != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name not in {"anyOf", "default"}}
+    return {**rest, **(kept[0] if len(kept) == 1 else {"anyOf": kept})}
+
+
+def _members(schema: Schema, name: str) -> dict[str, Schema]:
+    return cast("dict[str, Schema]", schema.get(name, {}))
+
+
+def _text_schema(kind: type) -> Schema:
+    return dict(_TEXTS[kind])
