@@ -57,6 +57,7 @@ from sentra_kms.errors import (
 from sentra_kms.events import actor
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
+from sentra_kms.version import VERSION
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from sentra_kms.keys.tenant_keys import TenantKeys
     from sentra_kms.runtime import KMS
 
-__version__ = "0.1.0"
+__version__ = VERSION
 _LAZY = {
     "KMS": "sentra_kms.runtime",
     "KeyManager": "sentra_kms.keys.manager",

@@ -16,6 +16,7 @@ import pluggy
 from sentra_kms import hookspecs
 from sentra_kms.errors import ConfigurationError, PluginError
 from sentra_kms.hooktypes import BackendSettings, BackendType, Host
+from sentra_kms.version import VERSION
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -59,7 +60,7 @@ def find_type(name: str) -> FoundType:
     one that does breaks the rules of registration; both say which distributions and what to do.
     """
     if name in BUILT_IN:
-        return FoundType(name, _registered(BUILT_IN[name], name, CORE), CORE, _core_version())
+        return FoundType(name, _registered(BUILT_IN[name], name, CORE), CORE, VERSION)
     entries = scan(BACKEND_GROUP)
     entry = _only(name, entries.get(name, []), entries)
     distribution, version = distribution_of(entry)
@@ -204,9 +205,3 @@ def _checked(answer: object, where: str) -> BackendType:
 
 def _is_settings(settings: object) -> bool:
     return isinstance(settings, type) and issubclass(settings, BackendSettings)
-
-
-def _core_version() -> str:
-    from sentra_kms import __version__
-
-    return __version__

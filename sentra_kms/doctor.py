@@ -12,14 +12,15 @@ from typing import cast
 
 import msgspec
 
-from sentra_kms import __version__
 from sentra_kms.config import read_environment, references_in
 from sentra_kms.config_file import ConfigFile, Table, is_table
+from sentra_kms.discovery import CORE
 from sentra_kms.errors import KMSError
 from sentra_kms.hooktypes import Finding
 from sentra_kms.reference import KekName, Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.settings import Settings
+from sentra_kms.version import VERSION
 
 _LEVELS = ("ok", "warning", "error")
 
@@ -206,7 +207,7 @@ def _tried(settings: Settings) -> Iterator[Finding]:
 
 
 def _distributions(readable: Iterable[Settings]) -> Iterator[tuple[str, str]]:
-    found: dict[str, str] = {"sentra-kms": __version__}
+    found: dict[str, str] = {CORE: VERSION}
     for settings in readable:
         for backend in settings.backends.values():
             found[backend.type.distribution] = backend.type.version
