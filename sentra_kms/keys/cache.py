@@ -102,8 +102,7 @@ class KeyCache:
         entry = self._renewed(ring)
         if key is not None and ring.primary is not None:
             entry.keys[ring.primary] = self._hold(key)
-        self._put(entry)
-        return entry
+        return self._put(entry)
 
     def key(self, entry: Entry, version: Version) -> HeldKey:
         """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
@@ -161,14 +160,10 @@ class KeyCache:
         now = self.now()
         entry = Entry(ring, now + self._jittered(self._ring_ttl))
         before = self.entries.get(ring.tenant)
-        if before is None or before.ring.ring_id != ring.ring_id:
+        if before is None:
             return entry
         entry.forced = before.forced
-        usable = {
-            version.version
-            for version in ring.versions
-            if version.state == "enabled" and version.check == _check_of(before.ring, version)
-        }
+        usable = _same_keys(before.ring, ring)
         for number, held in list(before.keys.items()):
             if number in usable and now < held.expires:
                 entry.keys[number] = held
@@ -185,20 +180,22 @@ class KeyCache:
         entry.openers[prefix] = opener
         self._openers.append((entry.openers, prefix))
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: Entry) -> Entry:
+        """Hold the entry, unless a newer one is held; return the one that is."""
         tenant = entry.ring.tenant
         with self._lock:
             before = self.entries.pop(tenant, None)
             if before is not None and before.ring.sequence > entry.ring.sequence:
                 # Another thread has seen a newer ring while this one was being read.
                 self.entries[tenant] = before
-                return
+                return before
             self._held += len(entry.keys) - (len(before.keys) if before else 0)
             self.entries[tenant] = entry
             epoch = self.epochs.get(tenant)
             if epoch is not None:
                 self._carry(tenant, epoch, entry)
             self._trim(tenant)
+            return entry
 
     def _carry(self, tenant: str, epoch: Epoch, entry: Entry) -> None:
         if epoch.version == entry.ring.primary and epoch.version in entry.keys:
@@ -207,31 +204,51 @@ class KeyCache:
             del self.epochs[tenant]
 
     def _unwrapped(self, entry: Entry, version: Version) -> HeldKey:
-        number = version.version
-        for place in (entry, self.entries.get(entry.ring.tenant)):
-            # The flight before this one may have landed since this thread looked.
-            held = place.keys.get(number) if place is not None else None
-            if held is not None and self.now() < held.expires:
-                return held
+        # The flight before this one may have landed since this thread looked.
+        held = entry.keys.get(version.version)
+        if held is not None and self.now() < held.expires:
+            return held
+        tenant = entry.ring.tenant
         held = self._hold(self._unwrap(entry.ring, version))
         with self._lock:
-            if number not in entry.keys and self.entries.get(entry.ring.tenant) is entry:
-                self._held += 1
-            entry.keys[number] = held
-            self._trim(entry.ring.tenant)
+            self._admit(entry, version.version, held)
+            current = self.entries.get(tenant)
+            if current is not None and version.version in _same_keys(entry.ring, current.ring):
+                # The ring may have been read again while the KEK was asked.
+                self._admit(current, version.version, held)
+            self._trim(tenant)
         return held
+
+    def _admit(self, entry: Entry, number: int, held: HeldKey) -> None:
+        if number not in entry.keys and self.entries.get(entry.ring.tenant) is entry:
+            self._held += 1
+        entry.keys.pop(number, None)  # what was unwrapped last stands last
+        entry.keys[number] = held
 
     def _trim(self, keep: str) -> None:
         """Drop the entries that were put longest ago: past their time, or over the bound."""
         while True:
-            oldest = next(iter(self.entries))
-            if oldest == keep or not (self._is_over() or self._is_past(self.entries[oldest])):
+            oldest = next((tenant for tenant in self.entries if tenant != keep), None)
+            if oldest is None:
+                self._trim_one(keep)
+                return
+            if not (self._is_over() or self._is_past(self.entries[oldest])):
                 return
             self._held -= len(self.entries.pop(oldest).keys)
             self.epochs.pop(oldest, None)
 
+    def _trim_one(self, tenant: str) -> None:
+        """Hold one tenant that has more versions in use than all may have to the bound."""
+        entry = self.entries.get(tenant)
+        while entry is not None and self._is_over() and len(entry.keys) > 1:
+            number = next(iter(entry.keys))
+            del entry.keys[number]
+            self._held -= 1
+            for prefix in [p for p, opener in entry.openers.items() if opener.version == number]:
+                del entry.openers[prefix]
+
     def _is_over(self) -> bool:
-        return self._held > self._max_keys or len(self.entries) > self._max_keys
+        return max(self._held, len(self.entries)) > self._max_keys
 
     def _is_past(self, entry: Entry) -> bool:
         now = self.now()
@@ -244,6 +261,13 @@ class KeyCache:
         return ttl * (1 - _JITTER * int.from_bytes(os.urandom(2), "big") / 0xFFFF)
 
 
-def _check_of(ring: Ring, version: Version) -> bytes | None:
-    found = ring.find(version.version)
-    return None if found is None else found.check
+def _same_keys(before: Ring, now: Ring) -> set[int]:
+    """Return the versions enabled now that hold the key they held before."""
+    if before.ring_id != now.ring_id:
+        return set()
+    checks = {version.version: version.check for version in before.versions}
+    return {
+        version.version
+        for version in now.versions
+        if version.state == "enabled" and checks.get(version.version) == version.check
+    }

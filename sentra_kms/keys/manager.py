@@ -120,14 +120,14 @@ class KeyManager:
     def rotate(self, tenant: str, *, request_id: str | None = None) -> RingInfo:
         """Make a new key version, primary from now on; earlier ones go on decrypting.
 
-        With `request_id` (1 to 256 characters) a retry makes no second version, however often
+        With `request_id` (text, 1 to 256 characters) a retry makes no second version, however often
         and wherever it is made: the ring keeps the id. Rotations at once make a version each.
         Raises `TenantNotFound`, `RingRejected` (also when the ring is full), `Conflict` after
         30 s of lost races, and what the store or the KEKs raise.
         """
         check_tenant(tenant)
-        if request_id is not None and not 1 <= len(request_id) <= _MAX_REQUEST:
-            raise MalformedInput(f"a request id has 1 to {_MAX_REQUEST} characters")
+        if request_id is not None:
+            _check_request(request_id)
         key: KeyMaterial | None = None
 
         def change(loaded: Loaded) -> Ring | None:
@@ -235,6 +235,15 @@ class KeyManager:
             request_id,
         )
         return version, key
+
+
+def _check_request(request_id: str) -> None:
+    try:
+        valid = type(request_id) is str and bool(request_id.encode("utf-8"))
+    except UnicodeEncodeError:
+        valid = False
+    if not valid or len(request_id) > _MAX_REQUEST:
+        raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")
 
 
 def _refuse_elsewhere(ring: Ring) -> None:
