@@ -11,7 +11,13 @@ import msgspec
 
 from sentra_kms.config_file import ConfigFile, Table, is_table, listed, nearest
 from sentra_kms.discovery import BUILT_IN, UNDECLARED, find_type
-from sentra_kms.errors import ConfigurationError, MalformedInput, UnsupportedOperation
+from sentra_kms.errors import (
+    ConfigurationError,
+    KMSError,
+    MalformedInput,
+    UnsupportedOperation,
+    afresh,
+)
 from sentra_kms.reference import BACKEND_NAME, KekName, Reference
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
@@ -54,12 +60,17 @@ def read_settings(
     version does not do yet. Opens no connection and fetches no secret.
     """
     document = ConfigFile.read(source)
-    return read_environment(document, document.choose(environment)[0])
+    return read_environment(document, document.choose(environment))
 
 
 def read_environment(document: ConfigFile, name: str) -> Settings:
     """Check one environment of a configuration; raises as `read_settings` does."""
-    return _Reader(document, name, document.merged(name)).read()
+    try:
+        return _Reader(document, name, document.merged(name)).read()
+    except KMSError as error:
+        failure = afresh(error)
+    # Anew, since the frames below hold the file's values, and a misplaced secret may be one.
+    raise failure
 
 
 class _Reader:

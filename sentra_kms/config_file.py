@@ -49,8 +49,8 @@ class ConfigFile:
             failure = f"{path} is not valid TOML: {error}"
         raise ConfigurationError(failure)
 
-    def choose(self, asked: str | None) -> tuple[str, Table]:
-        """Return the environment's name and its table, `[shared]` merged in."""
+    def choose(self, asked: str | None) -> str:
+        """Return the name of the environment that is meant."""
         environments = self.environments()
         default = self._default(environments)
         name = asked or os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -66,7 +66,7 @@ class ConfigFile:
                 f"{self.source}: there is no environment '{name}'; it has {listed(environments)}"
                 + nearest(name, environments)
             )
-        return name, self.merged(name)
+        return name
 
     def merged(self, name: str) -> Table:
         """Return an environment's table with `[shared]` merged in."""
@@ -98,7 +98,7 @@ class ConfigFile:
             raise ConfigurationError(
                 f"{self.source}: default_environment names one of {listed(environments)}"
             )
-        if environments[name].get("development") is True:
+        if self.merged(name).get("development") is True:
             raise ConfigurationError(
                 f"{self.source}: default_environment may not name '{name}', a development "
                 "environment: a process that forgot its environment would make keys there"

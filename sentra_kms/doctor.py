@@ -60,7 +60,7 @@ def diagnose(
     With `offline` nothing is fetched: no secret, no KEK, no ring.
     """
     document = ConfigFile.read(source)
-    name, table = document.choose(environment)
+    name = document.choose(environment)
     readable: dict[str, Settings] = {}
     findings: list[Finding] = []
     for other in sorted(document.environments()):
@@ -73,7 +73,7 @@ def diagnose(
     explained: tuple[Explained, ...] = ()
     if settings is not None:
         # Only of a configuration that was understood: elsewhere a value may be a misplaced secret.
-        explained = tuple(_explain(document, name, table, settings))
+        explained = tuple(_explain(document, settings))
         findings += _within(settings)
         findings += () if offline else _tried(settings)
     return Diagnosis(
@@ -86,10 +86,9 @@ def diagnose(
     )
 
 
-def _explain(
-    document: ConfigFile, name: str, table: Table, settings: Settings
-) -> Iterator[Explained]:
-    own = document.tables.get(name)
+def _explain(document: ConfigFile, settings: Settings) -> Iterator[Explained]:
+    name = settings.environment
+    own, table = document.tables.get(name), document.merged(name)
     for path, value in _leaves(table):
         origin = f"[{name}]" if _holds(own, path) else "[shared]"
         yield Explained(".".join(path), _shown(value), origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Self
 
 from sentra_kms.errors import MalformedInput
@@ -90,10 +91,9 @@ def _decode(text: str) -> str:
 
     if _BAD_PERCENT.search(text) is not None:
         raise MalformedInput("a reference has a '%' that two hex digits do not follow")
-    try:
+    with suppress(UnicodeDecodeError):  # which holds the text, so ours must not hold it
         return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise MalformedInput("a reference's percent-encoding is not UTF-8") from None
+    raise MalformedInput("a reference's percent-encoding is not UTF-8")
 
 
 def _checked_path(path: str) -> str:

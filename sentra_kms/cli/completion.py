@@ -27,8 +27,8 @@ def completion(context: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"click has no completion for {shell}")
-    script = kind(root.command, {}, "sentra-kms", _VARIABLE).source()
+    script = kind(root.command, {}, "sentra-kms", _VARIABLE).source().rstrip("\n")
     if context.ensure_object(Session).json:
         write_json({"shell": shell, "script": script})
     else:
-        write_line(script.rstrip("\n"))
+        write_line(script)

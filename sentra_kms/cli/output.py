@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import click
 import msgspec
@@ -89,7 +89,8 @@ def render(*parts: RenderableType) -> None:
     """Lay out for a person at the terminal."""
     from rich.console import Console
 
-    console = Console(file=sys.stdout, highlight=False, no_color=not colours(sys.stdout))
+    styles: Literal["auto"] | None = "auto" if colours(sys.stdout) else None
+    console = Console(file=sys.stdout, highlight=False, color_system=styles)
     with console.capture() as captured:
         for part in parts:
             console.print(part, soft_wrap=isinstance(part, str), markup=False)

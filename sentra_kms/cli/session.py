@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import pwd
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import click
@@ -21,9 +24,22 @@ class Session:
         self.config: str | None = None
         self.environment: str | None = None
 
-    def open(self) -> KMS:
-        """Load the configuration that was named."""
-        return sentra_kms.load(self.config, self.environment)
+    @contextmanager
+    def open(self) -> Generator[KMS]:
+        """Load the configuration that was named, and act as whoever runs this process."""
+        with (
+            sentra_kms.actor(f"cli:{_login()}"),
+            sentra_kms.load(self.config, self.environment) as kms,
+        ):
+            yield kms
+
+
+def _login() -> str:
+    # Not the variables LOGNAME and USER, which say what the user likes.
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

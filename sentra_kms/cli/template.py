@@ -21,6 +21,9 @@ _TEMPLATE = """\
 #ring_ttl = "60s"     # a change that another process made is in force within this
 #max_keys = 10000     # tenant keys kept in memory
 
+#[shared.audit]
+#observers = []       # installed observers, by name, that are shown every operation
+
 # ----------------------------------------------------------------------------------------------
 [development]
 development = true    # allows env:// references and the memory backend, here only
