@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from sentra_kms.keys.info import RingInfo
     from sentra_kms.keys.manager import KeyManager
     from sentra_kms.keys.tenant_keys import TenantKeys
     from sentra_kms.runtime import KMS
@@ -71,6 +72,7 @@ __version__ = VERSION
 _LAZY = {
     "KMS": "sentra_kms.runtime",
     "KeyManager": "sentra_kms.keys.manager",
+    "RingInfo": "sentra_kms.keys.info",
     "TenantKeys": "sentra_kms.keys.tenant_keys",
 }
 __all__ = [
@@ -91,6 +93,7 @@ __all__ = [
     "NotFound",
     "PluginError",
     "Reference",
+    "RingInfo",
     "RingRejected",
     "Secret",
     "SecretNotFound",

@@ -70,7 +70,7 @@ class Authenticator:
         if len(header) + len(payload) > MAX_DOCUMENT:
             raise RingRejected(
                 f"the ring of '{tenant}' is full: with this change it would pass {MAX_DOCUMENT} "
-                "bytes, and it was not saved. Destroy old versions or name fewer KEKs",
+                "bytes, and it was not saved. Name fewer KEKs in wrap_with and rewrap it",
                 subject=tenant,
             )
         return header + payload
