@@ -5,9 +5,7 @@ Importing this package loads neither; `main` does, and says what to install if t
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
 from importlib import import_module
 
 __all__ = ["main"]
@@ -22,31 +20,14 @@ def main() -> int:
     try:
         for name in _NEEDED:
             import_module(name)
+        from sentra_kms.cli.app import app
+
+        app()
     except ModuleNotFoundError as error:
         if error.name not in _NEEDED:
             raise
         sys.stderr.write(f'Error: {error.name} is missing: pip install "sentra-kms[cli]"\n')
         return _NOT_INSTALLED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the command line was there to say so
         return _INTERRUPTED
-    try:
-        from sentra_kms.cli.app import app
-
-        app()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    finally:
-        _give_up_unwritten()
     return 0
-
-
-def _give_up_unwritten() -> None:
-    """Drop what standard output did not take: the interpreter would try again, and complain."""
-    output = sys.stdout
-    if output is None:
-        return
-    try:
-        output.flush()
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())

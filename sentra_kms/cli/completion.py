@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from sentra_kms.cli.output import write_json, write_line
 from sentra_kms.cli.session import Session, json_option
 
 _VARIABLE = "_SENTRA_KMS_COMPLETE"  # the name that click looks for
+_SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(list(_SHELLS)))
 @json_option
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
@@ -24,10 +25,7 @@ def completion(context: click.Context, shell: str) -> None:
     fish:  sentra-kms completion fish | source       in ~/.config/fish/config.fish
     """  # noqa: D301 - the escape is click's mark for lines to be kept
     root = context.find_root()
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"click has no completion for {shell}")
-    script = kind(root.command, {}, "sentra-kms", _VARIABLE).source().rstrip("\n")
+    script = _SHELLS[shell](root.command, {}, "sentra-kms", _VARIABLE).source().rstrip("\n")
     if context.ensure_object(Session).json:
         write_json({"shell": shell, "script": script})
     else:

@@ -13,10 +13,9 @@ from sentra_kms.cli.session import Session, json_option
 from sentra_kms.material import KeyMaterial
 
 _SIZE = 32
-_KEEP_IT = (
-    "Keep this key in a secret service or a file of mode 600, and a copy where no fire and no "
-    "intruder reaches both: whoever has it opens every key ring, without it nobody does."
-)
+_KEEP_IT = """\
+Keep this key in a secret service or a file of mode 600, and a copy in a safe place:
+whoever has it can open every key ring, and without it nobody can."""
 
 
 @click.command()

@@ -11,6 +11,7 @@ import msgspec
 from sentra_kms.cli.failure import ErrorInfo, SomeFailed, error_info
 from sentra_kms.cli.output import printable, render, to_terminal, write_json, write_line, write_row
 from sentra_kms.cli.session import Session, config_options
+from sentra_kms.cli.show import table_of
 from sentra_kms.errors import KMSError
 from sentra_kms.keys.info import RingInfo, WrapInfo
 from sentra_kms.keys.manager import KeyManager
@@ -91,7 +92,7 @@ def _say(outcome: Outcome) -> None:
     elif outcome.ring is not None:
         count = len(outcome.ring.versions)
         if to_terminal():
-            write_line(f"{outcome.tenant}: {count} version{'' if count == 1 else 's'} rewrapped")
+            write_line(f"{outcome.tenant}: {count} version{'' if count == 1 else 's'} up to date")
         else:
             write_row("tenant", outcome.tenant, count)
 
@@ -110,16 +111,14 @@ def _conclude(session: Session, outcomes: list[Outcome]) -> None:
 
 
 def _show_uses(uses: list[KekUse]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("KEK", "Key id", "Key version", "Tenants", "Versions wrapped"):
-        table.add_column(title, overflow="fold")
-    for use in uses:
-        cells = (use.kek, use.key_id, use.key_version or "–", str(use.tenants), str(use.versions))
-        table.add_row(*map(printable, cells))
-    render(table)
+    columns = [
+        ("KEK", [use.kek for use in uses]),
+        ("Key id", [use.key_id for use in uses]),
+        ("Key version", [use.key_version or "" for use in uses]),
+        ("Tenants", [str(use.tenants) for use in uses]),
+        ("Versions wrapped", [str(use.versions) for use in uses]),
+    ]
+    render(table_of(columns))
 
 
 def kek_uses(rings: Iterable[RingInfo]) -> list[KekUse]:

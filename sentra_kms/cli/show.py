@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sentra_kms.cli.output import hint, printable, render, to_terminal, write_row
 from sentra_kms.keys.info import RingInfo, VersionInfo, WrapInfo
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def show_tenants(names: list[str], environment: str) -> None:
@@ -13,14 +17,8 @@ def show_tenants(names: list[str], environment: str) -> None:
     if not names:
         hint(f"No tenants in {environment} yet. Make one: sentra-kms tenant create NAME")
         return
-    from rich import box
-    from rich.table import Table
-
     count = "1 tenant" if len(names) == 1 else f"{len(names)} tenants"
-    table = Table("Tenant", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_row(name)
-    render(table, f"{count} in {environment}")
+    render(table_of([("Tenant", names)]), f"{count} in {environment}")
 
 
 def show_ring(ring: RingInfo) -> None:
@@ -42,7 +40,6 @@ def show_ring(ring: RingInfo) -> None:
 
 
 def _ring_for_person(ring: RingInfo) -> None:
-    from rich import box
     from rich.table import Table
 
     facts = Table.grid(padding=(0, 2))
@@ -57,16 +54,23 @@ def _ring_for_person(ring: RingInfo) -> None:
         ("Wrapped by", ["\n".join(map(_wrap, version.wraps)) for version in ring.versions]),
         ("Not wrapped by", ["\n".join(version.missing) for version in ring.versions]),
         ("Destroyed after", [_moment(version.destroy_after) for version in ring.versions]),
-        ("Request", [version.request or "" for version in ring.versions]),
+        ("Request", [printable(version.request or "") for version in ring.versions]),
     ]
-    # Most rings have nothing to say in the last ones.
+    render(facts, table_of(columns))
+
+
+def table_of(columns: list[tuple[str, list[str]]]) -> Table:
+    """Make a table of the columns that hold anything; cells are folded, never cut."""
+    from rich import box
+    from rich.table import Table
+
     used = [(title, cells) for title, cells in columns if any(cells)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title, _ in used:
         table.add_column(title, overflow="fold")
     for row in zip(*(cells for _, cells in used), strict=True):
         table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
-    render(facts, table)
+    return table
 
 
 def _facts(ring: RingInfo) -> list[tuple[str, str]]:
