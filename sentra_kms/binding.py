@@ -12,7 +12,7 @@ import msgspec
 import pluggy
 
 from sentra_kms.context import WrapContext
-from sentra_kms.discovery import FoundType, find_create
+from sentra_kms.discovery import Create, FoundType, find_create
 from sentra_kms.errors import (
     KMSError,
     PluginError,
@@ -38,6 +38,20 @@ from sentra_kms.hooktypes import (
 from sentra_kms.material import KeyMaterial
 
 TENANT_KEY_SIZE = 32
+_TEXT_OR_NONE = (str, type(None))
+_FIELDS: dict[type, tuple[tuple[str, tuple[type, ...]], ...]] = {
+    WrappedKey: (
+        ("ciphertext", (bytes,)),
+        ("key_id", (str,)),
+        ("key_version", _TEXT_OR_NONE),
+    ),
+    KeyDescription: (("key_id", (str,)), ("key_version", _TEXT_OR_NONE)),
+    SecretValue: (("data", (KeyMaterial,)), ("version", _TEXT_OR_NONE)),
+    StoredRing: (("document", (bytes,)), ("revision", (str,))),
+    RingPage: (("tenants", (tuple,)), ("cursor", _TEXT_OR_NONE)),
+}
+"""What the fields of an answer must be; msgspec checks records when it decodes, not when made."""
+
 _T = TypeVar("_T")
 
 
@@ -96,25 +110,15 @@ class Binding:
 
     def unwrap_key(self, key: str, wrapped: WrappedKey, context: WrapContext) -> KeyMaterial:
         """Unwrap a tenant key; an answer that is not 32 bytes is a `PluginError`."""
-        subject = f"{self.name}:{key}"
-        material = self._ask(
+        return self._ask(
             KeyMaterial,
             "unwrap_key",
-            subject,
+            f"{self.name}:{key}",
             key=key,
             wrapped=wrapped,
             context=context,
             timeout=self._timeout,
         )
-        size = len(material.reveal())
-        if size != TENANT_KEY_SIZE:
-            raise PluginError(
-                f"'{subject}' unwrapped {size} bytes where a tenant key has {TENANT_KEY_SIZE}",
-                backend=self.name,
-                operation="unwrap_key",
-                subject=subject,
-            )
-        return material
 
     def describe_key(self, key: str) -> KeyDescription:
         """Return what a wrap made now would record."""
@@ -179,7 +183,9 @@ class Binding:
             if self._closed:
                 return
             self._closed = True
-        self._call("close", self.name, {})
+        # Parts that came over a fork are the parent's: closing them could end its sessions.
+        if self._pid == os.getpid():
+            self._call("close", self.name, {})
 
     def _ask(self, kind: type[_T], operation: str, subject: str, **arguments: object) -> _T:
         if self._closed:
@@ -188,18 +194,14 @@ class Binding:
             )
         if self._pid != os.getpid():
             self._build_in_child()
-        answer = self._call(operation, subject, arguments)
-        if not isinstance(answer, kind):
-            raise PluginError(
-                f"backend '{self.name}' answered {operation} with {type(answer).__name__}, not "
-                f"{kind.__name__}",
-                backend=self.name,
-                operation=operation,
-                subject=subject,
-            )
+        answer = self._call(operation, subject, arguments, kind)
+        assert isinstance(answer, kind)  # noqa: S101 - _call has refused anything else
         return answer
 
-    def _call(self, operation: str, subject: str, arguments: dict[str, object]) -> object:
+    def _call(
+        self, operation: str, subject: str, arguments: dict[str, object], kind: type | None = None
+    ) -> object:
+        """Call a hook; raise our own error of what it raised or wrongly answered."""
         failure: KMSError | None = None
         answer: object = None
         begun, start = self._host.clock(), time.monotonic()
@@ -207,6 +209,8 @@ class Binding:
             answer = getattr(self._hooks, operation)(**arguments)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
             failure = self._own(error, operation)
+        if failure is None and kind is not None:
+            failure = self._refused(answer, kind, operation, subject)
         if failure is not None:
             failure.backend = failure.backend or self.name
             failure.operation = failure.operation or operation
@@ -218,6 +222,30 @@ class Binding:
             # are not reachable from the one that callers see.
             raise failure
         return answer
+
+    def _refused(
+        self, answer: object, kind: type, operation: str, subject: str
+    ) -> PluginError | None:
+        """Return what is wrong with an answer, `None` if nothing is."""
+        if not isinstance(answer, kind):
+            return PluginError(
+                f"backend '{self.name}' answered {operation} with {type(answer).__name__}, not "
+                f"{kind.__name__}"
+            )
+        for field, kinds in _FIELDS.get(kind, ()):
+            value: object = getattr(answer, field, None)
+            if type(value) not in kinds:
+                return PluginError(
+                    f"backend '{self.name}' answered {operation} with a {kind.__name__} whose "
+                    f"{field} is {type(value).__name__}"
+                )
+        if operation == "unwrap_key" and isinstance(answer, KeyMaterial):
+            size = len(answer.reveal())
+            if size != TENANT_KEY_SIZE:
+                return PluginError(
+                    f"'{subject}' unwrapped {size} bytes where a tenant key has {TENANT_KEY_SIZE}"
+                )
+        return None
 
     def _own(self, error: Exception, operation: str) -> KMSError:
         """Make our own error of what a hook raised."""
@@ -250,7 +278,7 @@ class Binding:
         )
 
     def _build(self) -> None:
-        made = find_create(self._type)(self._settings, self._host)
+        made = self._make_parts(find_create(self._type))
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations = check_parts(self.name, parts)
         manager = pluggy.PluginManager(PROJECT)
@@ -260,6 +288,14 @@ class Binding:
             manager.register(part)
         manager.check_pending()
         self._hooks = manager.hook
+
+    def _make_parts(self, create: Create) -> object:
+        try:
+            return create(self._settings, self._host)
+        except Exception as error:  # noqa: BLE001 - the boundary, as in _call
+            failure = self._own(error, "create")
+        failure.backend = failure.backend or self.name
+        raise failure
 
     def _build_in_child(self) -> None:
         # A connection inherited over a fork serves two masters: parts are made anew.

@@ -253,9 +253,13 @@ class _Reader:
 
     def _duration(self, where: str, value: object) -> float:
         try:
-            return float(parse_duration(value))
+            seconds = float(parse_duration(value))
         except ValueError as error:
             failure = f"timeout: {error}"
+        else:
+            if seconds > 0:
+                return seconds
+            failure = "timeout: an operation needs more time than none"
         self._refuse(where, failure)
 
     def _refuse(self, where: str, what: str) -> NoReturn:

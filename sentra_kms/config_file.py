@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from sentra_kms.errors import ConfigurationError
 
@@ -27,7 +27,7 @@ class ConfigFile:
     def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
         """Read a path, a mapping, or the file that the environment or directory has."""
         if isinstance(source, Mapping):
-            return cls("the mapping passed to load()", os.getcwd(), dict(source))
+            return cls("the mapping passed to load()", os.getcwd(), _plain(source))
         path = os.path.abspath(source or os.environ.get(FILE_VARIABLE) or FILE_NAME)
         import tomllib  # only files need it
 
@@ -104,6 +104,14 @@ class ConfigFile:
                 "environment: a process that forgot its environment would make keys there"
             )
         return name
+
+
+def _plain(table: Mapping[str, object]) -> Table:
+    """Copy tables of any kind of mapping, so that nothing changes while they are read."""
+    return {
+        key: _plain(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+    }
 
 
 def is_table(value: object) -> TypeGuard[Table]:

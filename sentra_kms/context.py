@@ -57,6 +57,7 @@ def _encode_mapping(context: Mapping[str, str]) -> bytes:
         if type(key) is not str:
             raise MalformedInput(f"a context's keys are str, not {type(key).__name__}")
     pieces = [b"\x02"]
+    surrogate = False
     try:
         for key, prefix in _layout(tuple(context)):
             value = context[key]
@@ -67,9 +68,9 @@ def _encode_mapping(context: Mapping[str, str]) -> bytes:
             raw = value.encode("utf-8")
             pieces += (prefix, len(raw).to_bytes(4, "big"), raw)
     except UnicodeEncodeError:
-        raise MalformedInput(
-            "a context's text holds a lone surrogate, which UTF-8 cannot encode"
-        ) from None
+        surrogate = True  # raised below, since this error holds the text
+    if surrogate:
+        raise MalformedInput("a context's text holds a lone surrogate, which UTF-8 cannot encode")
     encoded = b"".join(pieces)
     if len(encoded) > MAX_CONTEXT:
         _too_long()

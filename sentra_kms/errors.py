@@ -33,6 +33,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 _FIELDS = ("backend", "operation", "subject", "retryable", "retry_after")
+_PLAIN = (str, bool, int, float)
 
 
 class KMSError(Exception):
@@ -76,22 +77,37 @@ class KMSError(Exception):
 
 
 def afresh(error: KMSError) -> KMSError:
-    """Return an equal error that refers to no frame, no context and no foreign class.
+    """Return an equal error that refers to no frame, no context and no foreign object.
 
     For passing an error over a boundary: from a plugin to its caller, from one thread to others.
+    What a plugin put where text belongs is dropped and not turned into text: it may hold keys.
     """
     kind = next(base for base in type(error).__mro__ if base.__module__ == __name__)
+    message = _text(error.args[0]) if error.args else None
     fresh = _rebuild(
         kind,
-        error.message,
-        {name: getattr(error, name) for name in _FIELDS if hasattr(error, name)},
+        message or f"{kind.__name__}, without a message",
+        {
+            name: value
+            for name in _FIELDS
+            if hasattr(error, name)
+            and ((value := getattr(error, name)) is None or type(value) in _PLAIN)
+        },
     )
+    fresh.retryable = fresh.retryable is True
     cause = error.__cause__
     if isinstance(cause, VendorError):
         fresh.__cause__ = VendorError(
-            cause.type, code=cause.code, message=cause.message, request_id=cause.request_id
+            _text(getattr(cause, "type", None)) or "unknown",
+            code=_text(getattr(cause, "code", None)),
+            message=_text(getattr(cause, "message", None)) or "",
+            request_id=_text(getattr(cause, "request_id", None)),
         )
     return fresh
+
+
+def _text(value: object) -> str | None:
+    return value if type(value) is str else None
 
 
 def _rebuild(kind: type[KMSError], message: str, state: dict[str, object]) -> KMSError:

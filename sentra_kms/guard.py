@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType, MethodType
 
 from sentra_kms.errors import PluginError
 from sentra_kms.hookspecs import (
@@ -69,9 +70,7 @@ def check_parts(backend: str, parts: Sequence[object]) -> frozenset[str]:
 
 def check_observer(name: str, observer: object) -> None:
     """Hold an observer to the same rules; raises `PluginError`."""
-    who = f"observer '{name}'"
-    if not _implemented(who, observer, _OBSERVERS):
-        raise PluginError(f"{who}: {_name(observer)} does not implement audit_event")
+    _implemented(f"observer '{name}'", observer, _OBSERVERS)
 
 
 def _implemented(who: str, part: object, specifications: Specifications) -> list[str]:
@@ -80,17 +79,30 @@ def _implemented(who: str, part: object, specifications: Specifications) -> list
     found: list[str] = []
     # Of the instance, not its class: pluggy takes hooks from instance attributes, too.
     for name, member in inspect.getmembers_static(part):
-        plain = inspect.unwrap(member) if callable(member) else member
-        options = _options(member, _MARK) or _options(plain, _MARK)
+        function = _function_of(member)
         where = f"{who}: {_name(part)}.{name}"
+        options = None if function is None else _options(function, _MARK)
         if options is not None:
             _check_options(where, name, options, specifications)
             if name in specifications:
-                _check_shape(where, specifications[name], member, plain)
+                _check_shape(where, specifications[name], part, name, member)
                 found.append(name)
-        elif name in specifications and not hasattr(member, _SPEC_MARK):
+        elif name in specifications and (function is None or not hasattr(function, _SPEC_MARK)):
             raise PluginError(f"{where} has a hook's name but is not marked @hookimpl")
+    if not found:
+        raise PluginError(f"{who}: {_name(part)} implements no hook: it is no part")
     return found
+
+
+def _function_of(member: object) -> FunctionType | None:
+    """Return the function behind a method; anything else is not even looked into.
+
+    A proxy that invents attributes would otherwise seem to carry every mark.
+    """
+    function: object = member
+    if isinstance(member, (staticmethod, classmethod, MethodType)):
+        function = getattr(member, "__func__", None)
+    return function if isinstance(function, FunctionType) else None
 
 
 def _check_options(
@@ -110,11 +122,13 @@ def _check_options(
 
 
 def _check_shape(
-    where: str, specification: Callable[..., object], member: object, plain: object
+    where: str, specification: Callable[..., object], part: object, name: str, member: object
 ) -> None:
-    if not inspect.isfunction(member):
+    if not isinstance(member, FunctionType):
         raise PluginError(f"{where} is not a plain method")
-    if any(_is_deferred(function) for function in (member, plain)):
+    if inspect.getattr_static(type(part), name, None) is not member:
+        raise PluginError(f"{where} is set on the instance: define it in the class")
+    if any(_is_deferred(function) for function in (member, inspect.unwrap(member))):
         raise PluginError(f"{where} is async or a generator: hooks are plain synchronous functions")
     wanted = list(inspect.signature(specification).parameters)
     parameters = inspect.signature(member).parameters.values()

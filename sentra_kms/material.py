@@ -61,6 +61,11 @@ class _Redacted:
         raise TypeError(f"{type(self).__name__} has no truth value: compare with None")
 
 
+def _refuse_again(value: _Redacted) -> None:
+    if hasattr(value, "_data"):
+        raise AttributeError(f"{type(value).__name__} cannot be changed")
+
+
 @final
 class KeyMaterial(_Redacted):
     """A symmetric key, as bytes.
@@ -77,6 +82,7 @@ class KeyMaterial(_Redacted):
     def __init__(self, data: bytes) -> None:
         if type(data) is not bytes:
             raise TypeError(f"key material is made of bytes, not {type(data).__name__}")
+        _refuse_again(self)
         object.__setattr__(self, "_data", data)
 
     def reveal(self) -> bytes:
@@ -107,6 +113,7 @@ class Secret(_Redacted):
     ) -> None:
         if type(data) is not bytes:
             raise TypeError(f"a secret is made of bytes, not {type(data).__name__}")
+        _refuse_again(self)
         object.__setattr__(self, "_data", data)
         object.__setattr__(self, "version", version)
         object.__setattr__(self, "expires", expires)

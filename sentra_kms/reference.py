@@ -10,7 +10,7 @@ from sentra_kms.errors import MalformedInput
 
 BACKEND_NAME = re.compile(r"[a-z][a-z0-9+.-]*")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+_UNSAFE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
 MAX_REFERENCE = 4096  # characters
 
 

@@ -10,8 +10,10 @@ from sentra_kms.errors import ConfigurationError
 _NETWORK = frozenset(
     {
         "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph", "fuse.davfs",
-        "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre",
+        "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+        "gfs2", "glusterfs", "gpfs", "lustre",
         "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs",
+        "vboxsf", "virtiofs",
     }
 )  # fmt: skip
 _MOUNTS = "/proc/self/mountinfo"

@@ -71,7 +71,7 @@ class RingFiles(RingHooks, PartHooks):
     """The rings part of the local backend."""
 
     def __init__(self, directory: str, *, network_allowed: bool) -> None:
-        self._directory = directory
+        self._directory = os.path.abspath(directory)
         self._network_allowed = network_allowed
 
     @hookimpl
@@ -244,6 +244,26 @@ class RingFiles(RingHooks, PartHooks):
             found = None
         expect_revision(tenant, found, expected)
 
+    def _open_lock(self, folder: int, tenant: str) -> int:
+        name = f".{file_name(tenant)}.lock"
+        path = os.path.join(self._directory, name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            file = os.open(name, flags, _FILE_MODE, dir_fd=folder)
+        except OSError as error:
+            failure, cause = _translate(error, path), _vendor(error)
+        else:
+            try:
+                status = os.fstat(file)
+                _check_regular(status, path)
+                self._check_safe(status, path, _FILE_MODE)
+                os.fchmod(file, _FILE_MODE)  # whatever the umask took away
+            except BaseException:
+                os.close(file)
+                raise
+            return file
+        raise failure from cause
+
     def _replace(self, folder: int, tenant: str, document: bytes) -> None:
         name = file_name(tenant)
         temporary = f".{name}.{secrets.token_hex(4)}.tmp"
@@ -269,8 +289,7 @@ class RingFiles(RingHooks, PartHooks):
     def _locked(self, folder: int, tenant: str, timeout: float) -> Generator[None]:
         from filelock import lock_descriptor, unlock_descriptor  # 25 ms to import; rarely needed
 
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.open(f".{file_name(tenant)}.lock", flags, _FILE_MODE, dir_fd=folder)
+        file = self._open_lock(folder, tenant)
         try:
             deadline = time.monotonic() + timeout
             while not lock_descriptor(file, blocking=False):
@@ -296,10 +315,12 @@ def _check_regular(status: os.stat_result, path: str) -> None:
 def _make_directory(path: str) -> None:
     parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
-    with suppress(FileExistsError):
-        os.mkdir(path, _DIRECTORY_MODE)
     folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        with suppress(FileExistsError):
+            name = os.path.basename(path)
+            os.mkdir(name, _DIRECTORY_MODE, dir_fd=folder)
+            os.chmod(name, _DIRECTORY_MODE, dir_fd=folder)  # whatever the umask took away
         os.fsync(folder)
     finally:
         os.close(folder)

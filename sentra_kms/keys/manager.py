@@ -17,6 +17,7 @@ from sentra_kms.errors import (
 )
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.info import RingInfo, ring_info
+from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import (
     DEFAULT_POLICY,
     Ring,
@@ -91,18 +92,18 @@ class KeyManager:
         """Return the handle for a tenant's messages; looks nothing up yet."""
         return TenantKeys(self._cache, tenant)
 
-    def encrypt(self, tenant: str, plaintext: bytes, context: Context = None) -> bytes:
+    def encrypt(self, tenant: str, plaintext: Buffer, context: Context = None) -> bytes:
         """Encrypt for a tenant; see `TenantKeys.encrypt`."""
         return self.tenant(tenant).encrypt(plaintext, context)
 
-    def decrypt(self, tenant: str, message: bytes, context: Context = None) -> bytes:
+    def decrypt(self, tenant: str, message: Buffer, context: Context = None) -> bytes:
         """Decrypt for a tenant; see `TenantKeys.decrypt`."""
         return self.tenant(tenant).decrypt(message, context)
 
     def encrypt_many(
         self,
         tenant: str,
-        plaintexts: Sequence[bytes],
+        plaintexts: Sequence[Buffer],
         contexts: Sequence[Context] | None = None,
     ) -> list[bytes]:
         """Encrypt many for a tenant; see `TenantKeys.encrypt_many`."""
@@ -111,7 +112,7 @@ class KeyManager:
     def decrypt_many(
         self,
         tenant: str,
-        messages: Sequence[bytes],
+        messages: Sequence[Buffer],
         contexts: Sequence[Context] | None = None,
     ) -> list[bytes]:
         """Decrypt many for a tenant; see `TenantKeys.decrypt_many`."""

@@ -21,6 +21,9 @@ from sentra_kms.encoding import lp, u32
 from sentra_kms.errors import DecryptionFailed, MalformedInput
 from sentra_kms.material import KeyMaterial
 
+Buffer = bytes | bytearray | memoryview
+"""What may be encrypted and decrypted; results are always bytes."""
+
 MAGIC = b"SK\x01\x01"  # then format 1, suite 1
 HEADER_SIZE = 20
 SALT_SIZE = 16
@@ -86,7 +89,7 @@ def version_of(message: bytes) -> int:
     return int.from_bytes(message[16:20], "big")
 
 
-def check_plaintext(plaintext: bytes) -> bytes:
+def check_plaintext(plaintext: Buffer) -> bytes:
     """Return the plaintext as bytes; raises `MalformedInput` for another type or over 64 MiB."""
     plain = _as_bytes(plaintext, "a plaintext")
     if len(plain) > MAX_PLAINTEXT:
@@ -96,7 +99,7 @@ def check_plaintext(plaintext: bytes) -> bytes:
     return plain
 
 
-def check_message(message: bytes) -> bytes:
+def check_message(message: Buffer) -> bytes:
     """Return a message of the right form as bytes; raises `MalformedInput`."""
     whole = _as_bytes(message, "a message")
     if not OVERHEAD <= len(whole) <= MAX_MESSAGE:
@@ -113,7 +116,7 @@ def check_message(message: bytes) -> bytes:
     return whole
 
 
-def _as_bytes(data: bytes, what: str) -> bytes:
+def _as_bytes(data: Buffer, what: str) -> bytes:
     if type(data) is bytes:
         return data
     if isinstance(data, (bytes, bytearray, memoryview)):

@@ -84,8 +84,14 @@ class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return WrapContext(self.tenant, self.ring_id, number)
 
     def next_number(self) -> int:
-        """Return the number that the next version gets."""
-        return self.versions[-1].version + 1
+        """Return the number that the next version gets; raises `RingRejected` after the last."""
+        number = self.versions[-1].version + 1
+        if number > MAX_VERSION:
+            raise RingRejected(
+                f"the ring of '{self.tenant}' is full: {MAX_VERSION} is the last version number",
+                subject=self.tenant,
+            )
+        return number
 
 
 _encoder = msgspec.json.Encoder()

@@ -19,6 +19,7 @@ from sentra_kms.keys.message import (
     OVERHEAD,
     PREFIX_SIZE,
     TICK_BYTES,
+    Buffer,
     Epoch,
     Opener,
     check_message,
@@ -53,7 +54,7 @@ class TenantKeys:
         """The tenant's id."""
         return self._tenant
 
-    def encrypt(self, plaintext: bytes, context: Context = None) -> bytes:
+    def encrypt(self, plaintext: Buffer, context: Context = None) -> bytes:
         """Return `plaintext` as a message under the tenant's primary key, 96 bytes longer.
 
         `plaintext` has at most 64 MiB. The same `context` must be given to decrypt; it is
@@ -79,7 +80,7 @@ class TenantKeys:
                 context = encode_context(context)
         return epoch.prefix + nonce + epoch.seal(nonce, plaintext, context)
 
-    def decrypt(self, message: bytes, context: Context = None) -> bytes:
+    def decrypt(self, message: Buffer, context: Context = None) -> bytes:
         """Return what `encrypt` was given.
 
         Raises `DecryptionFailed` if the message was changed or is not this tenant's, or the
@@ -106,7 +107,7 @@ class TenantKeys:
         raise DecryptionFailed(FAILED, subject=self._tenant)
 
     def encrypt_many(
-        self, plaintexts: Sequence[bytes], contexts: Sequence[Context] | None = None
+        self, plaintexts: Sequence[Buffer], contexts: Sequence[Context] | None = None
     ) -> list[bytes]:
         """Encrypt each; `contexts`, if given, has one context for each plaintext.
 
@@ -132,7 +133,7 @@ class TenantKeys:
         return messages
 
     def decrypt_many(
-        self, messages: Sequence[bytes], contexts: Sequence[Context] | None = None
+        self, messages: Sequence[Buffer], contexts: Sequence[Context] | None = None
     ) -> list[bytes]:
         """Decrypt each; raises as `decrypt` does on the first that fails, and returns nothing."""
         if contexts is None:

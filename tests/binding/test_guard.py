@@ -1,0 +1,416 @@
+"""Each thing that a backend may not do is refused when it is bound, and accepted once mended."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+import pytest
+
+from sentra_kms.errors import PluginError
+from sentra_kms.guard import PROTOCOLS, SPECIFICATIONS, check_parts
+from sentra_kms.hookspecs import PROJECT, hookimpl
+from sentra_kms.hooktypes import KeyDescription
+from tests.binding.fakes import ANSWERS, Checked, Keys, Rings, Secrets, bind
+
+DESCRIPTION = KeyDescription("id", None)
+
+
+def part(**members: Any) -> object:
+    """Return a part that has these methods and is otherwise a good keys part."""
+    return type("Part", (Keys,), members)()
+
+
+def marked(**options: Any) -> Any:
+    """Return the marker with options, as a plugin's author would call it."""
+    return hookimpl(**options)
+
+
+def describe(self: object, key: str, timeout: float) -> KeyDescription:
+    """Answer as `describe_key` should; unmarked."""
+    return DESCRIPTION
+
+
+def fresh() -> Callable[..., Any]:
+    """Return `describe` as a function of its own, to be marked or not."""
+
+    def describe_key(self: object, key: str, timeout: float) -> KeyDescription:
+        return DESCRIPTION
+
+    return describe_key
+
+
+GOOD = part(describe_key=hookimpl(fresh()))
+
+
+async def _async(self: object, key: str, timeout: float) -> KeyDescription:  # noqa: ASYNC109
+    return DESCRIPTION
+
+
+def _generator() -> Callable[..., Any]:
+    """Return a generator function of its own, since a marker stays on the function."""
+
+    def describe_key(self: object, key: str, timeout: float) -> Any:
+        yield DESCRIPTION
+
+    return describe_key
+
+
+async def _async_generator(self: object, key: str, timeout: float) -> Any:  # noqa: ASYNC109
+    yield DESCRIPTION
+
+
+def _omits_timeout(self: object, key: str) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _defaulted(self: object, key: str, timeout: float = 5.0) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _none_of_them(self: object) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _extra(self: object, key: str, timeout: float, more: int) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _extra_defaulted(self: object, key: str, timeout: float, more: int = 1) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _renamed(self: object, name: str, timeout: float) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _swapped(self: object, timeout: float, key: str) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _keyword_only(self: object, key: str, *, timeout: float) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _positional_only(self: object, key: str, timeout: float, /) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _stars(self: object, *args: Any, **kwargs: Any) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _more_stars(self: object, key: str, timeout: float, **kwargs: Any) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _other_self(this: object, key: str, timeout: float) -> KeyDescription:
+    return DESCRIPTION
+
+
+def _loosely(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate without saying so, as authors do."""
+
+    def around(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return around
+
+
+def _kindly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate as one should."""
+
+    @functools.wraps(function)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return around
+
+
+def _into_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def around(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return around
+
+
+def _instance_with(member: Any) -> object:
+    made = Keys()
+    made.fetch_secret = member  # type: ignore[attr-defined]
+    return made
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "a class": (Keys, "Keys is a class"),
+    "a class in a list": ([Keys], "Keys is a class"),
+    "no part": ([], "without a part"),
+    "an unmarked hook": (part(describe_key=fresh()), "describe_key has a hook's name"),
+    "an unmarked hook that no part has otherwise": (
+        part(fetch_secret=fresh()),
+        "fetch_secret has a hook's name",
+    ),
+    "an attribute with a hook's name": (part(describe_key=None), "describe_key has a hook's name"),
+    "a property with a hook's name": (
+        part(describe_key=property(id)),
+        "describe_key has a hook's name",
+    ),
+    "an instance's attribute with a hook's name": (
+        _instance_with(fresh()),
+        "fetch_secret has a hook's name",
+    ),
+    "a hook marked for another project": (
+        part(describe_key=pluggy.HookimplMarker("other")(fresh())),
+        "describe_key has a hook's name",
+    ),
+    "a hook wrapper": (part(describe_key=marked(wrapper=True)(_generator())), "marked wrapper"),
+    "an old hook wrapper": (
+        part(describe_key=marked(hookwrapper=True)(_generator())),
+        "marked hookwrapper",
+    ),
+    "a wrapper under another name": (
+        part(watch=marked(wrapper=True, specname="unwrap_key")(_generator())),
+        "marked wrapper",
+    ),
+    "specname": (part(other=marked(specname="wrap_key")(fresh())), "marked specname"),
+    "specname on a hook": (
+        part(describe_key=marked(specname="describe_key")(fresh())),
+        "marked specname",
+    ),
+    "tryfirst": (part(describe_key=marked(tryfirst=True)(fresh())), "marked tryfirst"),
+    "trylast": (part(describe_key=marked(trylast=True)(fresh())), "marked trylast"),
+    "an unknown hook": (part(reticulate=hookimpl(fresh())), "implements no known hook$"),
+    "a slip in a hook's name": (
+        part(wrap_keyy=hookimpl(fresh())),
+        "no known hook; did you mean wrap_key",
+    ),
+    "an optional slip": (
+        part(descibe_key=marked(optionalhook=True)(fresh())),
+        "did you mean describe_key",
+    ),
+    "an optional slip with a plural": (
+        part(load_rings=marked(optionalhook=True)(fresh())),
+        "did you mean load_ring",
+    ),
+    "async": (part(describe_key=hookimpl(_async)), "async or a generator"),
+    "a generator": (part(describe_key=hookimpl(_generator())), "async or a generator"),
+    "an async generator": (part(describe_key=hookimpl(_async_generator)), "async or a generator"),
+    "async around a hook": (
+        part(describe_key=_into_async(hookimpl(fresh()))),
+        "async or a generator",
+    ),
+    "async around a function": (
+        part(describe_key=hookimpl(_into_async(fresh()))),
+        "async or a generator",
+    ),
+    "an omitted argument": (part(describe_key=hookimpl(_omits_timeout)), "must take exactly"),
+    "all arguments omitted": (part(describe_key=hookimpl(_none_of_them)), "must take exactly"),
+    "a defaulted argument": (part(describe_key=hookimpl(_defaulted)), "without defaults"),
+    "another argument": (part(describe_key=hookimpl(_extra)), "must take exactly"),
+    "another defaulted argument": (
+        part(describe_key=hookimpl(_extra_defaulted)),
+        "must take exactly",
+    ),
+    "a renamed argument": (part(describe_key=hookimpl(_renamed)), "must take exactly"),
+    "swapped arguments": (part(describe_key=hookimpl(_swapped)), "must take exactly"),
+    "a keyword-only argument": (part(describe_key=hookimpl(_keyword_only)), "must take exactly"),
+    "positional-only arguments": (
+        part(describe_key=hookimpl(_positional_only)),
+        "must take exactly",
+    ),
+    "any arguments": (part(describe_key=hookimpl(_stars)), "must take exactly"),
+    "any further arguments": (part(describe_key=hookimpl(_more_stars)), "must take exactly"),
+    "a decorator that hides the arguments": (
+        part(describe_key=hookimpl(_loosely(fresh()))),
+        "must take exactly",
+    ),
+    "a static method": (
+        part(describe_key=staticmethod(hookimpl(fresh()))),
+        "Part.describe_key",
+    ),
+    "a class method": (part(describe_key=classmethod(hookimpl(fresh()))), "Part.describe_key"),
+    "a partial": (
+        part(describe_key=functools.partial(hookimpl(fresh()), None)),
+        "describe_key has a hook's name",
+    ),
+    "two answers to one question": ([Keys(), Keys()], "both Keys and Keys implement"),
+    "two answers from two classes": (
+        [Keys(), part()],
+        "both Keys and Part implement",
+    ),
+    "the same part twice": ([GOOD] * 2, "implement"),
+}
+
+
+@pytest.mark.parametrize(("made", "told"), FAULTS.values(), ids=FAULTS)
+def test_fault_is_refused(made: object, told: str) -> None:
+    """The fault is refused when the backend is bound, by the backend's name."""
+    with pytest.raises(PluginError, match=told) as caught:
+        bind(lambda: made)
+    assert caught.value.message.startswith("backend 'fake'")
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"no part"}))
+def test_fault_is_found_among_good_parts(name: str) -> None:
+    """A fault does not hide behind parts that are well."""
+    made = FAULTS[name][0]
+    parts = [Rings(), *(made if isinstance(made, list) else [made])]
+    with pytest.raises(PluginError):
+        bind(lambda: parts)
+
+
+def good(member: Any) -> object:
+    """Return a part whose `describe_key` is the member."""
+    return part(describe_key=member)
+
+
+MENDED: dict[str, Any] = {
+    "one part": GOOD,
+    "one part in a list": [GOOD],
+    "a part of each kind": [Keys(), Rings(), Secrets(), Checked("c")],
+    "an unmarked method of another name": part(helper=fresh()),
+    "an attribute of another name": part(describe=None),
+    "a property of another name": part(describe=property(id)),
+    "a method inherited unchanged": part(),
+    "a hook without options": good(hookimpl(fresh())),
+    "a hook with options that are off": good(
+        marked(wrapper=False, tryfirst=False, trylast=False, specname=None)(fresh())
+    ),
+    "an optional hook that the core has": good(marked(optionalhook=True)(fresh())),
+    "an optional hook of a later version": part(reticulate=marked(optionalhook=True)(fresh())),
+    "a decorated hook": good(_kindly(hookimpl(fresh()))),
+    "a hook over a decorator": good(hookimpl(_kindly(fresh()))),
+    "a hook between decorators": good(_kindly(hookimpl(_kindly(fresh())))),
+    "a function defined elsewhere": good(hookimpl(functools.wraps(describe)(fresh()))),
+    "two parts that both check": [Checked("a"), Checked("b")],
+    "a part that inherits from a good one": type("Below", (Keys,), {})(),
+    "an attribute of another kind on the class": part(client=object()),
+}
+
+
+@pytest.mark.parametrize("made", MENDED.values(), ids=MENDED)
+def test_same_backend_without_the_fault_is_bound(made: object) -> None:
+    """What comes closest to each fault without having it is accepted."""
+    assert bind(lambda: made).operations
+
+
+@pytest.mark.parametrize("name", ["a decorated hook", "a hook over a decorator"])
+def test_decorated_hook_answers(name: str) -> None:
+    """What was accepted is also asked."""
+    assert bind(lambda: MENDED[name]).describe_key("k") is DESCRIPTION
+
+
+@pytest.mark.parametrize(
+    ("base", "lacks", "has"),
+    [
+        (Keys, "wrap_key", "unwrap_key"),
+        (Keys, "unwrap_key", "wrap_key"),
+        (Rings, "load_ring", "save_ring"),
+        (Rings, "save_ring", "load_ring"),
+    ],
+)
+def test_half_of_a_pair_is_refused(base: type, lacks: str, has: str) -> None:
+    """Who can wrap must unwrap, and who can load must save."""
+    whole = {name: value for name, value in vars(base).items() if hasattr(value, f"{PROJECT}_impl")}
+    half = {name: value for name, value in whole.items() if name != lacks}
+    assert has in half
+    init = {"__init__": base.__init__}  # type: ignore[misc]
+    with pytest.raises(PluginError, match="come together or not at all"):
+        bind(type("Half", (), half | init))
+    assert {lacks, has} <= bind(type("Whole", (), whole | init)).operations
+
+
+def test_parts_may_share_a_pair() -> None:
+    """The two halves may be in two parts of one backend."""
+    members = {n: v for n, v in vars(Keys).items() if hasattr(v, f"{PROJECT}_impl")}
+    init = {"__init__": Keys.__init__}
+    wraps = type("Wraps", (), {"wrap_key": members.pop("wrap_key")} | init)()
+    rest = type("Rest", (), members | init)()
+    assert {"wrap_key", "unwrap_key"} <= bind(lambda: [wraps, rest]).operations
+
+
+class Inventive:
+    """A client that has whatever attribute it is asked for, as remote proxies do."""
+
+    def __getattr__(self, name: str) -> Any:
+        return Inventive()
+
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        """Answer with another of its kind."""
+        return Inventive()
+
+
+def test_client_that_invents_attributes_is_no_hook() -> None:
+    """A part may keep a client whose every attribute seems to exist."""
+    made = Keys()
+    made.client = Inventive()  # type: ignore[attr-defined]
+    assert bind(lambda: made).operations
+
+
+class Unwilling:
+    """A client that raises for every attribute but those of a plain object."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"not connected: {name}")
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+def test_client_that_raises_for_attributes_is_left_alone() -> None:
+    """A part may keep a client that cannot be asked for attributes yet."""
+    made = Keys()
+    made.client = Unwilling()  # type: ignore[attr-defined]
+    assert bind(lambda: made).operations
+
+
+def test_property_is_not_evaluated() -> None:
+    """Looking at a part runs none of its code."""
+
+    def explode(self: object) -> Any:
+        raise AssertionError("the guard ran a property")
+
+    assert bind(lambda: part(client=property(explode))).operations
+
+
+@pytest.mark.parametrize("made", [None, 3, "part", {}, (), object(), (Keys(),), iter([Keys()])],
+                         ids=lambda made: type(made).__name__)  # fmt: skip
+def test_what_is_no_part_is_refused(made: object) -> None:
+    """`create` returns a part or a list of parts: what implements nothing would vanish silently."""
+    with pytest.raises(PluginError):
+        bind(lambda: made)
+
+
+def test_operations_are_those_of_the_parts() -> None:
+    """What is bound is what the parts implement, and no more."""
+    assert check_parts("b", [Keys()]) == {"wrap_key", "unwrap_key", "describe_key"}
+    assert check_parts("b", [Rings(), Secrets()]) == {
+        "load_ring",
+        "save_ring",
+        "delete_ring",
+        "list_rings",
+        "fetch_secret",
+    }
+    assert check_parts("b", [Checked("c")]) == {"check", "close"}
+
+
+def test_every_hook_is_specified_once() -> None:
+    """No name stands in two Protocols, where one specification would hide the other."""
+    names = [
+        name
+        for protocol in PROTOCOLS
+        for name, member in vars(protocol).items()
+        if hasattr(member, f"{PROJECT}_spec")
+    ]
+    assert len(names) == len(set(names)) == len(SPECIFICATIONS)
+    assert set(ANSWERS) <= set(SPECIFICATIONS)
+
+
+@pytest.mark.parametrize("name", sorted(SPECIFICATIONS))
+def test_every_hook_is_documented_with_an_example(name: str) -> None:
+    """An author finds what a hook does and how it might be written."""
+    documentation = SPECIFICATIONS[name].__doc__
+    assert documentation is not None
+    assert "Example::" in documentation

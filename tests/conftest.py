@@ -1,0 +1,109 @@
+"""What several directories of tests share."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import hypothesis
+import pytest
+
+# How long an example takes depends on the machine, and is no property of the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+MASTER_KEYS = {
+    "2026-11": base64.b64encode(bytes(range(32))).decode("ascii"),
+    "2025-01": base64.b64encode(bytes(range(100, 132))).decode("ascii"),
+}
+"""Master keys that tests may use, by name, in the form that `keygen` prints."""
+
+
+class ConfigFactory(Protocol):
+    """Makes a configuration of one environment on a local backend in the test's directory."""
+
+    def __call__(
+        self,
+        *,
+        masters: Mapping[str, str] = ...,
+        environment: str = ...,
+        development: bool = ...,
+        keys: Mapping[str, object] | None = ...,
+        **tables: object,
+    ) -> dict[str, Any]:
+        """Return the mapping; `keys` and `tables` replace or add to what stands there."""
+
+
+class ManualClock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, time: float = 1_800_000_000.0) -> None:
+        self.time = time
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += seconds
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caller's configuration away from every test."""
+    for name in list(os.environ):
+        if name.startswith(("SENTRA_KMS_", "ENCRYPTION_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Return a clock that only the test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConfigFactory:
+    """Return a factory of configurations: rings in `tmp_path / "keys"`, master keys in env.
+
+    Each master key is in a variable that is named after it: `2026-11` in `MASTER_KEY_2026_11`.
+    The first of them wraps and the others may unwrap, unless `keys` says otherwise.
+    """
+
+    def make(
+        *,
+        masters: Mapping[str, str] = MASTER_KEYS,
+        environment: str = "development",
+        development: bool = True,
+        keys: Mapping[str, object] | None = None,
+        **tables: object,
+    ) -> dict[str, Any]:
+        references: dict[str, str] = {}
+        for name, value in masters.items():
+            variable = "MASTER_KEY_" + name.replace("-", "_")
+            monkeypatch.setenv(variable, value)
+            references[name] = f"env://{variable}"
+        first, *others = [f"local:{name}" for name in masters]
+        table: dict[str, object] = {
+            "development": development,
+            "backends": {
+                "local": {
+                    "type": "local",
+                    "directory": str(tmp_path / "keys"),
+                    "master_keys": references,
+                }
+            },
+            "keys": {
+                "wrap_with": [first],
+                "unwrap_with": others,
+                "store": "local",
+                **(keys or {}),
+            },
+        }
+        return {environment: table | tables}
+
+    return make

@@ -1,0 +1,102 @@
+"""What importing and loading costs: nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ["click", "rich", "asyncio", "filelock"]
+
+IMPORT = "import sentra_kms"
+LOAD = """
+import sentra_kms
+backend = {"type": sys.argv[1]}
+if sys.argv[1] == "local":
+    backend |= {"directory": sys.argv[2], "master_keys": {"k": "env://MASTER"}}
+name = sys.argv[1]
+kms = sentra_kms.load(
+    {"dev": {"development": True, "backends": {name: backend},
+             "keys": {"wrap_with": [name + ":k"], "store": name}}},
+    environment="dev",
+)
+"""
+LOAD_FILE = """
+import sentra_kms
+kms = sentra_kms.load(sys.argv[2] + "/sentra-kms.toml", "prod")
+"""
+REPORT = "\nimport json\nprint(json.dumps(sorted(name for name in sys.modules)))"
+TOML = """
+[prod.backends.local]
+type = "local"
+directory = "keys"
+master_keys = { k = "file:///nowhere/key" }
+[prod.keys]
+wrap_with = ["local:k"]
+store = "local"
+"""
+
+
+def modules(code: str, *arguments: str) -> list[str]:
+    """Return the modules that a new interpreter has after running the code."""
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\n" + code + REPORT, *arguments],
+        env=environment | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture
+def before() -> set[str]:
+    """Return what an interpreter has before it runs anything, such as a coverage tracer."""
+    return set(modules(""))
+
+
+def test_import_is_light(before: set[str]) -> None:
+    """`import sentra_kms` brings none of the heavy ones, no manager, no backend, no cipher."""
+    found = set(modules(IMPORT)) - before
+    assert "sentra_kms.errors" in found
+    assert found.isdisjoint(HEAVY)
+    assert not [name for name in found if name.startswith("sentra_kms.backends")]
+    assert "sentra_kms.runtime" not in found
+    assert "cryptography" not in found
+    assert "pluggy" not in found
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_load_of_a_built_in_type_is_light(kind: str, before: set[str], tmp_path: Path) -> None:
+    """`load()` brings what the named types need and none of the heavy ones."""
+    found = set(modules(LOAD, kind, str(tmp_path))) - before
+    assert f"sentra_kms.backends.{kind}" in found
+    assert found.isdisjoint(HEAVY)
+    other = {"local": "memory", "memory": "local"}[kind]
+    assert f"sentra_kms.backends.{other}" not in found
+
+
+def test_load_of_a_file_is_light(before: set[str], tmp_path: Path) -> None:
+    """Reading a file brings the TOML parser, and neither the heavy ones nor types not named."""
+    (tmp_path / "sentra-kms.toml").write_text(TOML)
+    found = set(modules(LOAD_FILE, "", str(tmp_path))) - before
+    assert "tomllib" in found
+    assert found.isdisjoint(HEAVY)
+    assert "sentra_kms.backends.memory" not in found
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_heavy_module_would_be_seen(name: str, before: set[str]) -> None:
+    """The tests above see such an import when there is one."""
+    pytest.importorskip(name)
+    assert name in set(modules(f"import {name}")) - before
