@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, MethodType
+from typing import cast
 
 from sentra_kms.errors import PluginError
 from sentra_kms.hookspecs import (
@@ -101,7 +102,7 @@ def _function_of(member: object) -> FunctionType | None:
     """
     function: object = member
     if isinstance(member, (staticmethod, classmethod, MethodType)):
-        function = getattr(member, "__func__", None)
+        function = cast("MethodType", member).__func__  # of all three alike
     return function if isinstance(function, FunctionType) else None
 
 
