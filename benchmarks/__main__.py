@@ -27,13 +27,17 @@ def main() -> int:
     for row in rows:
         print(
             f"{row['direction']:8}{row['bytes']:>7}{float(str(row['limit'])) * 1e6:>10.2f}"
-            + "".join(f"{float(str(row[name])):>14.2f}" for name in _COLUMNS)
+            + "".join(_cell(row.get(name)) for name in _COLUMNS)
         )
     os.makedirs(os.path.dirname(OUTPUT), exist_ok=True)
     with open(OUTPUT, "w", encoding="utf-8") as file:
         json.dump({"versions": versions, "rows": rows}, file, indent=2)
     print(f"kept in {OUTPUT}")
     return 0
+
+
+def _cell(figure: object) -> str:
+    return f"{figure:>14.2f}" if isinstance(figure, float) else f"{'':>14}"
 
 
 if __name__ == "__main__":
