@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from collections.abc import Callable, Mapping
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -67,19 +68,13 @@ def _measure(acme: sentra_kms.TenantKeys, size: int, rounds: int) -> list[dict[s
         (
             "encrypt",
             _limit_seal(cipher, plain, associated),
-            {
-                name: (lambda context=context: acme.encrypt(plain, context))
-                for name, (_, context) in boxes.items()
-            },
+            {name: partial(acme.encrypt, plain, context) for name, (_, context) in boxes.items()},
             lambda: acme.encrypt_many(many),
         ),
         (
             "decrypt",
             lambda: cipher.decrypt(sealed[:12], sealed[12:], associated),
-            {
-                name: (lambda box=box, context=context: acme.decrypt(box, context))
-                for name, (box, context) in boxes.items()
-            },
+            {name: partial(acme.decrypt, box, context) for name, (box, context) in boxes.items()},
             lambda: acme.decrypt_many(batch),
         ),
     ]

@@ -44,7 +44,7 @@ class Screen:
 
     def advice(self, label: str, text: str) -> None:
         """Show something to do or to read, and what for."""
-        self._show(f"   {label:<41} {text}", "")
+        self._show(f"   {label:<40}  {text}", "")
 
     def quote(self, text: str) -> None:
         """Show what a file holds."""
