@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from functools import partial
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
