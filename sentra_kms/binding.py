@@ -70,7 +70,7 @@ class Binding:
         timeout: float,
         emit: Callable[[Event], None] | None = None,
     ) -> None:
-        self.name = host.name
+        self.name: str = host.name
         self._type = found
         self._settings = settings
         self._host = host
@@ -151,6 +151,17 @@ class Binding:
             tenant,
             tenant=tenant,
             document=document,
+            expected=expected,
+            timeout=self._timeout,
+        )
+
+    def delete_ring(self, tenant: str, expected: str) -> None:
+        """Delete a tenant's ring if its revision is still the expected one."""
+        self._ask(
+            type(None),
+            "delete_ring",
+            tenant,
+            tenant=tenant,
             expected=expected,
             timeout=self._timeout,
         )
@@ -280,7 +291,7 @@ class Binding:
     def _build(self) -> None:
         made = self._make_parts(find_create(self._type))
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
-        self.operations = check_parts(self.name, parts)
+        self.operations: frozenset[str] = check_parts(self.name, parts)
         manager = pluggy.PluginManager(PROJECT)
         for protocol in PROTOCOLS:
             manager.add_hookspecs(protocol)

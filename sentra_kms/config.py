@@ -216,6 +216,18 @@ class _Reader:
                     )
                 backends[name] = self._backend(name, {"type": name})
             self._check_backend(where, name, backends)
+        for name in backends:
+            self._refuse_cycle((name,), backends)
+
+    def _refuse_cycle(self, way: tuple[str, ...], backends: dict[str, BackendConfig]) -> None:
+        """Refuse a backend whose credentials are, over however many others, kept in itself."""
+        for reference in references_in(backends[way[-1]].settings):
+            if reference.backend in way:
+                self._refuse(
+                    f"backends.{way[0]}",
+                    f"its references go in a circle: {' -> '.join((*way, reference.backend))}",
+                )
+            self._refuse_cycle((*way, reference.backend), backends)
 
     def _check_backend(self, where: str, name: str, backends: dict[str, BackendConfig]) -> None:
         if name in backends:

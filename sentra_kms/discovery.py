@@ -14,7 +14,7 @@ import msgspec
 import pluggy
 
 from sentra_kms import hookspecs
-from sentra_kms.errors import ConfigurationError, PluginError
+from sentra_kms.errors import ConfigurationError, KMSError, PluginError
 from sentra_kms.hooktypes import BackendSettings, BackendType, Host
 from sentra_kms.version import VERSION
 
@@ -87,24 +87,25 @@ def find_create(found: FoundType) -> Create:
     what to install.
     """
     module, _, function = found.kind.create.partition(":")
-    failure: str
+    who = f"backend type '{found.name}' of {found.distribution} {found.version}"
+    imported: ModuleType | None = None
+    failure: KMSError | None = None
     try:
-        create: Create = getattr(import_module(module), function)
+        imported = import_module(module)
     except ImportError as error:
         missing = f"module {error.name}" if error.name else "a module"
-        failure = (
-            f"backend type '{found.name}' of {found.distribution} {found.version} cannot be used: "
-            f"{missing} is missing"
+        failure = ConfigurationError(
+            f"{who} cannot be used: {missing} is missing"
             + (f"; install it with: {found.kind.install}" if found.kind.install else "")
         )
-    except AttributeError:
-        raise PluginError(
-            f"backend type '{found.name}' of {found.distribution} names "
-            f"{found.kind.create} to create it, which does not exist"
-        ) from None
-    else:
-        return create
-    raise ConfigurationError(failure)
+    except Exception as error:  # noqa: BLE001 - an import runs foreign code
+        failure = PluginError(f"{who} failed to import {module}: {type(error).__name__}")
+    if failure is not None:
+        raise failure
+    create: Create | None = getattr(imported, function, None)
+    if create is None:
+        raise PluginError(f"{who} names {found.kind.create} to create it, which does not exist")
+    return create
 
 
 def scan(group: str) -> dict[str, list[EntryPoint]]:
@@ -186,10 +187,10 @@ def _import(module: str, where: str) -> ModuleType:
 def _checked(answer: object, where: str) -> BackendType:
     if not isinstance(answer, BackendType):
         raise PluginError(f"{where} registers {type(answer).__name__}, not one BackendType")
-    try:
-        major, minor = msgspec.convert(answer.api, tuple[int, int])
-    except msgspec.ValidationError:
-        raise PluginError(f"{where} has no api of two numbers, such as (1, 0)") from None
+    api = _numbers(answer.api)
+    if api is None:
+        raise PluginError(f"{where} has no api of two numbers, such as (1, 0)")
+    major, minor = api
     if major != hookspecs.API_VERSION[0] or minor > hookspecs.API_VERSION[1]:
         ours = "{}.{}".format(*hookspecs.API_VERSION)
         raise PluginError(
@@ -201,6 +202,13 @@ def _checked(answer: object, where: str) -> BackendType:
     if _CREATE.fullmatch(answer.create) is None:
         raise PluginError(f"{where} names create as {answer.create!r}, not 'package.module:name'")
     return answer
+
+
+def _numbers(api: object) -> tuple[int, int] | None:
+    try:
+        return msgspec.convert(api, tuple[int, int])
+    except msgspec.ValidationError:
+        return None
 
 
 def _is_settings(settings: object) -> bool:

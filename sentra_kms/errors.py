@@ -63,7 +63,7 @@ class KMSError(Exception):
         self.backend = backend
         self.operation = operation
         self.subject = subject
-        self.retryable = self.default_retryable if retryable is None else retryable
+        self.retryable: bool = self.default_retryable if retryable is None else retryable
 
     @property
     def message(self) -> str:

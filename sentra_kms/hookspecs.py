@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 PROJECT = "sentra_kms"
 API_VERSION = (1, 0)
 
-hookspec = HookspecMarker(PROJECT)
-hookimpl = HookimplMarker(PROJECT)
+hookspec: HookspecMarker = HookspecMarker(PROJECT)
+hookimpl: HookimplMarker = HookimplMarker(PROJECT)
 
 
 @hookspec(firstresult=True)

@@ -55,7 +55,8 @@ class _Redacted:
             return NotImplemented
         return hmac.compare_digest(self._data, other._data)
 
-    __hash__ = None  # type: ignore[assignment]  # as a dict key it would be compared by hash
+    def __hash__(self) -> int:
+        raise TypeError(f"{type(self).__name__} has no hash: it would be compared by it")
 
     def __bool__(self) -> bool:
         raise TypeError(f"{type(self).__name__} has no truth value: compare with None")

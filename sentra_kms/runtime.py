@@ -41,7 +41,7 @@ class KMS:
         clock: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.environment = settings.environment
+        self.environment: str = settings.environment
         self._settings = settings
         self._clock = clock
         self._now = now

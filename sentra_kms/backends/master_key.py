@@ -45,7 +45,7 @@ class MasterKey:
 
     def __init__(self, master: KeyMaterial) -> None:
         self._prk = KeyMaterial(HKDF.extract(SHA512(), _EXTRACT_SALT, master.reveal()))
-        self.key_id = derive(self._prk, "local/key-id/v1", b"", 8).reveal().hex()
+        self.key_id: str = derive(self._prk, "local/key-id/v1", b"", 8).reveal().hex()
 
     def describe(self) -> KeyDescription:
         """Return this key's id; a master key has no versions."""

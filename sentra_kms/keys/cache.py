@@ -29,8 +29,8 @@ class HeldKey:
     __slots__ = ("expires", "material")
 
     def __init__(self, material: KeyMaterial, expires: float) -> None:
-        self.material = material
-        self.expires = expires
+        self.material: KeyMaterial = material
+        self.expires: float = expires
 
 
 class Entry:
@@ -39,9 +39,9 @@ class Entry:
     __slots__ = ("deadline", "forced", "keys", "openers", "ring")
 
     def __init__(self, ring: Ring, deadline: float) -> None:
-        self.ring = ring
-        self.deadline = deadline
-        self.forced = float("-inf")  # when a reload before the deadline was last forced
+        self.ring: Ring = ring
+        self.deadline: float = deadline
+        self.forced: float = float("-inf")  # when a reload before the deadline was last forced
         self.keys: dict[int, HeldKey] = {}
         self.openers: dict[bytes, Opener] = {}
 

@@ -34,7 +34,7 @@ class AuthKey:
 
     def __init__(self, label: str, material: KeyMaterial) -> None:
         self.label = label
-        self.auth_id = derive(material, "ring-auth-id/v1", b"", _AUTH_ID_SIZE).reveal().hex()
+        self.auth_id: str = derive(material, "ring-auth-id/v1", b"", _AUTH_ID_SIZE).reveal().hex()
         self._material = material
 
     def mac(self, tenant: str, payload: bytes) -> bytes:

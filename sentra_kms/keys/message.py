@@ -11,6 +11,7 @@ repeat a pool of them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import count
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,6 +24,9 @@ from sentra_kms.material import KeyMaterial
 
 Buffer = bytes | bytearray | memoryview
 """What may be encrypted and decrypted; results are always bytes."""
+
+Cipher = Callable[[Buffer, Buffer, Buffer | None], bytes]
+"""Nonce, data and associated data to data; AES-256-GCM under one subkey."""
 
 MAGIC = b"SK\x01\x01"  # then format 1, suite 1
 HEADER_SIZE = 20
@@ -56,12 +60,14 @@ class Epoch:
         header = MAGIC + ring_id + u32(version)
         salt = os.urandom(SALT_SIZE)
         block = _derive(key, tenant, header, salt)
-        self.version = version
-        self.prefix = header + salt + block.reveal()[32:]
-        self.seal = AESGCM(block.reveal()[:32]).encrypt
-        self.tick = count().__next__  # one bytecode's work: no two threads draw the same
-        self.expires = expires
-        self.deadline = expires
+        self.version: int = version
+        self.prefix: bytes = header + salt + block.reveal()[32:]
+        self.seal: Cipher = AESGCM(block.reveal()[:32]).encrypt
+        self.tick: Callable[[], int] = (
+            count().__next__
+        )  # one bytecode's work: no two threads draw the same
+        self.expires: float = expires
+        self.deadline: float = expires
 
 
 class Opener:
@@ -74,9 +80,9 @@ class Opener:
         block = _derive(key, tenant, header, salt)
         if not bytes_eq(block.reveal()[32:], prefix[HEADER_SIZE + SALT_SIZE :]):
             raise DecryptionFailed(FAILED, subject=tenant)
-        self.version = version_of(prefix)
-        self.open = AESGCM(block.reveal()[:32]).decrypt
-        self.expires = expires
+        self.version: int = version_of(prefix)
+        self.open: Cipher = AESGCM(block.reveal()[:32]).decrypt
+        self.expires: float = expires
 
 
 def ticks(size: int) -> int:

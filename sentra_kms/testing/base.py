@@ -1,0 +1,112 @@
+"""What all checks start from: the harness, the bench, and skips that say what is lacking."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar, ParamSpec, TypeVar
+
+import pytest
+
+from sentra_kms.context import WrapContext
+from sentra_kms.errors import KMSError
+from sentra_kms.testing.bench import Bench
+from sentra_kms.testing.harness import BackendHarness
+
+PLACE = WrapContext("acme", bytes(range(12)), 1)
+"""Where the checks wrap a key."""
+
+PATIENCE = 60.0
+"""Seconds after which a check that hangs fails; nothing is measured by it."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Conformance:
+    """Base of the checks of each capability."""
+
+    harness: ClassVar[type[BackendHarness]]
+
+    @pytest.fixture
+    def subject(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackendHarness]:
+        """Return a harness of this check's own, opened."""
+        subject = self.harness(tmp_path, monkeypatch)
+        try:
+            subject.open()
+            yield subject
+        finally:
+            subject.close()
+
+    @pytest.fixture
+    def bench(self, subject: BackendHarness) -> Iterator[Bench]:
+        """Return the backend, bound."""
+        bench = Bench(subject.name, table(subject))
+        yield bench
+        bench.close()
+
+
+def table(subject: BackendHarness) -> dict[str, object]:
+    """Return the backend's table of the configuration."""
+    return {"type": subject.type, **subject.settings()}
+
+
+def need(bench: Bench, operation: str) -> None:
+    """Skip the check unless a part of the backend implements `operation`."""
+    if operation not in bench.operations:
+        pytest.skip(
+            f"backend '{bench.binding.name}' has no part that implements {operation} as it is "
+            "configured"
+        )
+
+
+def able(ability: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Use an ability of the harness; skip the check, naming the ability, if it lacks it."""
+    try:
+        return ability(*args, **kwargs)
+    except NotImplementedError:
+        lacking = _name(ability)
+    pytest.skip(f"the harness lacks the ability {lacking}()")
+
+
+def must(ability: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Use what the harness has to have, given what the backend implements; else fail."""
+    try:
+        return ability(*args, **kwargs)
+    except NotImplementedError:
+        lacking = _name(ability)
+    pytest.fail(f"the backend needs a harness with {lacking}(), or its checks prove nothing")
+
+
+def refused(kinds: type[KMSError] | tuple[type[KMSError], ...], call: Callable[[], object]) -> str:
+    """Return the message of the error with which `call` is refused; fail for any other end."""
+    with pytest.raises(kinds) as caught:
+        call()
+    return caught.value.message
+
+
+def together(count: int, work: Callable[[int], _T]) -> list[_T | Exception]:
+    """Run `work(0)` to `work(count - 1)` at once; return what each gave or raised, in order."""
+    start = threading.Barrier(count)
+    ends: dict[int, _T | Exception] = {}
+
+    def run(number: int) -> None:
+        start.wait(PATIENCE)
+        try:
+            ends[number] = work(number)
+        except Exception as error:  # noqa: BLE001 - judged by the check
+            ends[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    if len(ends) != count:
+        pytest.fail(f"{count - len(ends)} of {count} threads did not come back")
+    return [ends[number] for number in range(count)]
+
+
+def _name(ability: Callable[..., object]) -> str:
+    return getattr(ability, "__name__", repr(ability))

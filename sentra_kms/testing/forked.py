@@ -1,0 +1,98 @@
+"""A process that uses a backend, forks, and uses it in the child: what prefork servers do.
+
+It has a process of its own, so that the fork happens with one thread, as such servers do it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from sentra_kms.binding import Binding
+from sentra_kms.hooktypes import SecretRequest, WrappedKey
+from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import Reference
+from sentra_kms.testing.base import PATIENCE, PLACE
+from sentra_kms.testing.bench import Bench
+
+
+def run_forked(name: str, table: Mapping[str, object], kek: str | None, secret: str | None) -> str:
+    """Use a backend over a fork, in a new process; return `"ok"`, or what went wrong."""
+    done = subprocess.run(  # noqa: S603 - this interpreter, this module
+        [sys.executable, "-m", __name__],
+        input=json.dumps([name, table, kek, secret]),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr
+
+
+def _main() -> str:
+    name, table, kek, secret = json.load(sys.stdin)
+    bench = Bench(name, table)
+    user = _User(bench.binding, kek, secret)
+    user.use("before")
+    told = _in_child(lambda: user.use("child"))
+    if told == "ok":
+        user.use("after")
+    return told
+
+
+class _User:
+    """Uses all that a backend implements, also what was made before the fork."""
+
+    def __init__(self, bound: Binding, kek: str | None, secret: str | None) -> None:
+        self._bound = bound
+        self._kek = kek
+        self._secret = secret
+        self._material = KeyMaterial(os.urandom(32))
+        self._wrapped: WrappedKey | None = None
+        self._ring: str | None = None
+
+    def use(self, name: str) -> None:
+        """Raise an error unless everything works; `name` tells this use from the others."""
+        bound = self._bound
+        if self._kek is not None:
+            self._wrapped = self._wrapped or bound.wrap_key(self._kek, self._material, PLACE)
+            _same(bound.unwrap_key(self._kek, self._wrapped, PLACE), self._material)
+            bound.wrap_key(self._kek, self._material, PLACE)
+        if self._secret is not None:
+            bound.fetch_secret(SecretRequest(Reference(self._secret)))
+        if "save_ring" in bound.operations:
+            self._ring = self._ring or bound.save_ring("acme", b"document", None)
+            _same(bound.load_ring("acme").revision, self._ring)
+            bound.save_ring(name, b"document", None)
+
+
+def _same(found: object, expected: object) -> None:
+    if found != expected:
+        raise AssertionError("what was made before the fork is not what it was")
+
+
+def _in_child(use: Callable[[], None]) -> str:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        end = "ok"
+        try:
+            use()
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            end = f"in the child: {type(error).__name__}: {error}"
+        finally:
+            os.write(writing, end.encode())
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        end = told.read()
+    os.waitpid(child, 0)
+    return end or "the child died"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(_main())

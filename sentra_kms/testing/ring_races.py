@@ -1,0 +1,64 @@
+"""Checks that compare-and-set holds when many save at once."""
+
+# ruff: noqa: S101 - checks are tests
+
+from __future__ import annotations
+
+import pytest
+
+from sentra_kms.errors import Conflict
+from sentra_kms.testing.base import Conformance, need, together
+from sentra_kms.testing.bench import Bench
+
+_RACERS = 16
+
+
+class RingRaceConformance(Conformance):
+    """For a backend that keeps rings."""
+
+    @pytest.fixture
+    def store(self, bench: Bench) -> Bench:
+        """Return the bench, if the backend keeps rings."""
+        need(bench, "save_ring")
+        return bench
+
+    def test_one_creates(self, store: Bench) -> None:
+        """Of 16 that create one tenant's ring at once, one does, and the others are told so."""
+        self._race(store, None)
+
+    def test_one_saves(self, store: Bench) -> None:
+        """Of 16 that save over one revision at once, one does, and the others are told so."""
+        for _ in range(5):
+            revision = store.binding.save_ring("acme", b"before", None)
+            self._race(store, revision)
+            store.delete_ring("acme", store.binding.load_ring("acme").revision)
+
+    def test_none_is_lost(self, store: Bench) -> None:
+        """When 8 that are told of a conflict read again and retry, the work of each is kept."""
+        store.binding.save_ring("acme", b"", None)
+
+        def add(number: int) -> None:
+            while True:
+                found = store.binding.load_ring("acme")
+                try:
+                    store.binding.save_ring(
+                        "acme", found.document + bytes([number]), found.revision
+                    )
+                except Conflict:
+                    continue
+                return
+
+        assert together(8, add) == [None] * 8
+        assert sorted(store.binding.load_ring("acme").document) == list(range(8))
+
+    def _race(self, store: Bench, expected: str | None) -> None:
+        ends = together(
+            _RACERS, lambda number: store.binding.save_ring("acme", b"%d" % number, expected)
+        )
+        winners = [number for number, end in enumerate(ends) if isinstance(end, str)]
+        others = {type(end) for end in ends if not isinstance(end, str)}
+        assert len(winners) == 1
+        assert others == {Conflict}
+        found = store.binding.load_ring("acme")
+        assert found.document == b"%d" % winners[0]
+        assert found.revision == ends[winners[0]]

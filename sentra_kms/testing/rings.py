@@ -1,0 +1,183 @@
+"""Checks of the rings part: opaque bytes by tenant, changed by compare-and-set only."""
+
+# ruff: noqa: S101 - checks are tests
+
+from __future__ import annotations
+
+import pytest
+
+from sentra_kms.errors import Conflict, TenantNotFound
+from sentra_kms.testing.base import Conformance, need, refused
+from sentra_kms.testing.bench import Bench
+
+MAX_DOCUMENT = 256 * 1024
+"""Bytes of the largest ring."""
+
+_MANY = 101  # tenants: more than one page of the services that page by 100
+_PAGES = 1000  # more than any listing of so few needs
+_TENANTS = ["a", "A", "0", "a.b", "a..b", "a.", "a-", "a_", "CON", "x" * 120, "X" * 120]
+
+
+class RingConformance(Conformance):
+    """For a backend that keeps rings."""
+
+    @pytest.fixture
+    def rings(self, bench: Bench) -> Bench:
+        """Return the bench, if the backend keeps rings."""
+        need(bench, "save_ring")
+        return bench
+
+    def test_saved_is_loaded(self, rings: Bench) -> None:
+        """A ring is loaded as it was saved, with the revision that saving it returned."""
+        revision = rings.binding.save_ring("acme", b"one", None)
+        found = rings.binding.load_ring("acme")
+        assert (found.document, found.revision) == (b"one", revision)
+        assert revision
+
+    def test_save_replaces(self, rings: Bench) -> None:
+        """A save with the present revision replaces the whole document."""
+        first = rings.binding.save_ring("acme", b"a longer document", None)
+        rings.binding.save_ring("acme", b"short", first)
+        assert rings.binding.load_ring("acme").document == b"short"
+
+    def test_each_save_has_a_revision(self, rings: Bench) -> None:
+        """Each save has a revision of its own, and is what the next load shows."""
+        revision: str | None = None
+        seen: set[str] = set()
+        for number in range(20):
+            document = f"document {number}".encode()
+            revision = rings.binding.save_ring("acme", document, revision)
+            found = rings.binding.load_ring("acme")
+            assert (found.document, found.revision) == (document, revision)
+            seen.add(revision)
+        assert len(seen) == 20
+
+    def test_create_twice(self, rings: Bench) -> None:
+        """Where a ring is, none is created: `Conflict`, and it stays as it was."""
+        rings.binding.save_ring("acme", b"one", None)
+        refused(Conflict, lambda: rings.binding.save_ring("acme", b"two", None))
+        assert rings.binding.load_ring("acme").document == b"one"
+
+    def test_stale_save(self, rings: Bench) -> None:
+        """A save with an earlier revision is a `Conflict`, and changes nothing."""
+        first = rings.binding.save_ring("acme", b"one", None)
+        second = rings.binding.save_ring("acme", b"two", first)
+        refused(Conflict, lambda: rings.binding.save_ring("acme", b"three", first))
+        found = rings.binding.load_ring("acme")
+        assert (found.document, found.revision) == (b"two", second)
+
+    def test_foreign_revision(self, rings: Bench) -> None:
+        """A revision of another tenant's ring is a `Conflict`."""
+        rings.binding.save_ring("acme", b"one", None)
+        foreign = rings.binding.save_ring("globex", b"two", None)
+        foreign = rings.binding.save_ring("globex", b"three", foreign)
+        refused(Conflict, lambda: rings.binding.save_ring("acme", b"four", foreign))
+        assert rings.binding.load_ring("acme").document == b"one"
+
+    def test_missing_ring(self, rings: Bench) -> None:
+        """A tenant without a ring is `TenantNotFound`."""
+        refused(TenantNotFound, lambda: rings.binding.load_ring("nobody"))
+
+    def test_save_over_nothing(self, rings: Bench) -> None:
+        """A save with a revision creates nothing where there is no ring."""
+        revision = rings.binding.save_ring("acme", b"one", None)
+        rings.delete_ring("acme", revision)
+        refused(
+            (Conflict, TenantNotFound), lambda: rings.binding.save_ring("acme", b"two", revision)
+        )
+        refused(TenantNotFound, lambda: rings.binding.load_ring("acme"))
+
+    def test_delete(self, rings: Bench) -> None:
+        """A deleted ring is gone, for loads and for lists; another tenant's is not."""
+        revision = rings.binding.save_ring("acme", b"one", None)
+        rings.binding.save_ring("globex", b"two", None)
+        rings.delete_ring("acme", revision)
+        refused(TenantNotFound, lambda: rings.binding.load_ring("acme"))
+        assert listed(rings, 10) == ["globex"]
+        assert rings.binding.load_ring("globex").document == b"two"
+
+    def test_stale_delete(self, rings: Bench) -> None:
+        """To delete with an earlier revision is a `Conflict`, and the ring stays."""
+        first = rings.binding.save_ring("acme", b"one", None)
+        rings.binding.save_ring("acme", b"two", first)
+        refused(Conflict, lambda: rings.delete_ring("acme", first))
+        assert rings.binding.load_ring("acme").document == b"two"
+
+    def test_delete_nothing(self, rings: Bench) -> None:
+        """To delete a ring that is not there, or not there any more, is `TenantNotFound`."""
+        revision = rings.binding.save_ring("acme", b"one", None)
+        rings.delete_ring("acme", revision)
+        refused(TenantNotFound, lambda: rings.delete_ring("acme", revision))
+
+    def test_created_again(self, rings: Bench) -> None:
+        """After a delete a ring can be created again, and its earlier life is over."""
+        revision = rings.binding.save_ring("acme", b"one", None)
+        rings.delete_ring("acme", revision)
+        rings.binding.save_ring("acme", b"two", None)
+        assert rings.binding.load_ring("acme").document == b"two"
+
+    def test_list_of_nothing(self, rings: Bench) -> None:
+        """A store without rings lists none, without a further page."""
+        page = rings.binding.list_rings(None, 10)
+        assert (page.tenants, page.cursor) == ((), None)
+
+    def test_list_in_pages(self, rings: Bench) -> None:
+        """Whatever the size of a page, each of 101 tenants is listed once and the list ends."""
+        tenants = [f"tenant-{number}" for number in range(_MANY)]
+        for tenant in tenants:
+            rings.binding.save_ring(tenant, tenant.encode(), None)
+        for limit in (1, 10, 100, _MANY, 1000):
+            assert sorted(listed(rings, limit)) == sorted(tenants)
+
+    def test_tenants_that_differ_in_case(self, rings: Bench) -> None:
+        """Ids that differ only in case are two tenants."""
+        for tenant in ("acme", "Acme", "ACME"):
+            rings.binding.save_ring(tenant, tenant.encode(), None)
+        for tenant in ("acme", "Acme", "ACME"):
+            assert rings.binding.load_ring(tenant).document == tenant.encode()
+        assert sorted(listed(rings, 10)) == ["ACME", "Acme", "acme"]
+
+    def test_every_valid_tenant(self, rings: Bench) -> None:
+        """Every valid id can be kept, told apart and listed, up to 120 characters."""
+        for tenant in _TENANTS:
+            rings.binding.save_ring(tenant, tenant.encode(), None)
+        for tenant in _TENANTS:
+            assert rings.binding.load_ring(tenant).document == tenant.encode()
+        assert sorted(listed(rings, 4)) == sorted(_TENANTS)
+
+    def test_any_bytes(self, rings: Bench) -> None:
+        """A document is opaque bytes: NUL, newlines, and what is not UTF-8."""
+        document = bytes(range(256)) + b"\r\n\x00"
+        rings.binding.save_ring("acme", document, None)
+        assert rings.binding.load_ring("acme").document == document
+
+    def test_largest_document(self, rings: Bench) -> None:
+        """The largest ring, 256 KiB, is kept whole, and replaced."""
+        first, second = b"\xa5" * MAX_DOCUMENT, b"\x5a" * MAX_DOCUMENT
+        revision = rings.binding.save_ring("acme", first, None)
+        assert rings.binding.load_ring("acme").document == first
+        rings.binding.save_ring("acme", second, revision)
+        assert rings.binding.load_ring("acme").document == second
+
+    def test_made_anew_sees_saves(self, rings: Bench) -> None:
+        """Parts that are made anew see what was saved, and others see at once what they save."""
+        revision = rings.binding.save_ring("acme", b"one", None)
+        again = rings.again()
+        assert again.load_ring("acme").revision == revision
+        again.save_ring("acme", b"two", revision)
+        assert rings.binding.load_ring("acme").document == b"two"
+        again.close()
+
+
+def listed(bench: Bench, limit: int) -> list[str]:
+    """Return all tenants, page by page; no page may be longer than asked for."""
+    found: list[str] = []
+    cursor: str | None = None
+    for _ in range(_PAGES):
+        page = bench.binding.list_rings(cursor, limit)
+        assert len(page.tenants) <= limit
+        found += page.tenants
+        cursor = page.cursor
+        if cursor is None:
+            return found
+    pytest.fail(f"a list in pages of {limit} does not end")

@@ -1,0 +1,80 @@
+"""Checks of the secrets part: the bytes that the service holds, and nothing in their place."""
+
+# ruff: noqa: S101 - checks are tests
+
+from __future__ import annotations
+
+import pytest
+
+from sentra_kms.errors import MalformedInput, SecretNotFound
+from sentra_kms.hooktypes import SecretRequest, SecretValue
+from sentra_kms.reference import Reference
+from sentra_kms.testing import leaks
+from sentra_kms.testing.base import Conformance, able, must, need, refused
+from sentra_kms.testing.bench import Bench
+from sentra_kms.testing.harness import BackendHarness, SecretSample
+
+
+class SecretConformance(Conformance):
+    """For a backend that fetches secrets."""
+
+    @pytest.fixture
+    def sample(self, bench: Bench, subject: BackendHarness) -> SecretSample:
+        """Return a secret that the service holds."""
+        need(bench, "fetch_secret")
+        sample = must(subject.secret)
+        assert len(sample.data) >= leaks.SHORTEST, "a shorter secret cannot be looked for in a log"
+        return sample
+
+    def test_fetched_as_it_is(self, bench: Bench, sample: SecretSample) -> None:
+        """A secret's bytes come as the service holds them, each time."""
+        for _ in range(2):
+            assert fetch(bench, sample.reference).data.reveal() == sample.data
+
+    def test_version_and_expiry(self, bench: Bench, sample: SecretSample) -> None:
+        """A version is text that is not empty; an expiry is an aware datetime; or each is none."""
+        found = fetch(bench, sample.reference)
+        assert found.version is None or found.version
+        assert found.expires is None or found.expires.tzinfo is not None
+
+    def test_secret_shows_nothing(self, bench: Bench, sample: SecretSample) -> None:
+        """What was fetched does not show itself."""
+        found = fetch(bench, sample.reference)
+        assert not leaks.shows(f"{found!r} {found} {found.data!r} {found.data}", sample.data)
+
+    def test_missing_secret(self, bench: Bench, subject: BackendHarness) -> None:
+        """A secret that is not there is `SecretNotFound`: the one error that lets a chain go on."""
+        need(bench, "fetch_secret")
+        refused(SecretNotFound, lambda: fetch(bench, subject.missing_secret()))
+
+    def test_unknown_option(self, bench: Bench, sample: SecretSample) -> None:
+        """An option that the backend does not know is refused, not passed over."""
+        joint = "&" if "?" in sample.reference else "?"
+        head, hash_sign, field = sample.reference.partition("#")
+        reference = f"{head}{joint}sentra-kms-no-such-option=1{hash_sign}{field}"
+        refused(MalformedInput, lambda: fetch(bench, reference))
+
+    def test_unknown_field(self, bench: Bench, sample: SecretSample) -> None:
+        """A field that the secret does not have is refused; the whole is not given in its place."""
+        reference = sample.reference.partition("#")[0] + "#sentra-kms-no-such-field"
+        refused((MalformedInput, SecretNotFound), lambda: fetch(bench, reference))
+
+    def test_changed_secret(
+        self, bench: Bench, subject: BackendHarness, sample: SecretSample
+    ) -> None:
+        """A changed secret is seen at the next fetch: keeping secrets is the core's work."""
+        fetch(bench, sample.reference)
+        able(subject.change_secret, sample.reference, b"another value")
+        assert fetch(bench, sample.reference).data.reveal() == b"another value"
+
+    def test_made_anew_fetches(self, bench: Bench, sample: SecretSample) -> None:
+        """Parts that are made anew, as after a fork, fetch the same."""
+        again = bench.again()
+        request = SecretRequest(Reference(sample.reference))
+        assert again.fetch_secret(request).data.reveal() == sample.data
+        again.close()
+
+
+def fetch(bench: Bench, reference: str) -> SecretValue:
+    """Fetch a secret through the binding."""
+    return bench.binding.fetch_secret(SecretRequest(Reference(reference)))

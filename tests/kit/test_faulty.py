@@ -1,0 +1,66 @@
+"""The suite catches wrong backends, each by the check that is named for its mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+import sentra_kms
+from tests.kit.faulty import CAUGHT_BY
+from tests.plugin.distributions import install
+
+ROOT = Path(sentra_kms.__file__).parents[1]
+
+Results = Mapping[str, Mapping[str, str]]
+"""How each check ended, by class and by name without parameters: `failure` before the others."""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Run the suite over all of them, once, in a process where the backend is installed."""
+    place = tmp_path_factory.mktemp("faulty")
+    install(place, "sentra-kms-service", backends={"service": "tests.kit.service_backend"})
+    report = place / "report.xml"
+    cases = [f"Test {fault}::{check}" for fault, check in CAUGHT_BY.items()]
+    subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            "-o", "addopts=--import-mode=importlib",
+            *(f"{ROOT / 'tests/kit/faulty.py'}::{case}" for case in ["TestRight", *cases]),
+            f"--junit-xml={report}", f"--basetemp={place / 'work'}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])},
+        capture_output=True,
+        check=False,
+    )  # fmt: skip
+    return _read(report)
+
+
+def _read(report: Path) -> Results:
+    found: dict[str, dict[str, str]] = {}
+    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - written just now
+        checks = found.setdefault(case.attrib["classname"].rpartition(".")[2], {})
+        name = case.attrib["name"].partition("[")[0]
+        ends = [each.tag for each in case if each.tag in {"failure", "error", "skipped"}]
+        if ends or name not in checks:
+            checks[name] = ends[0] if ends else "passed"
+    return found
+
+
+def test_right_backend_passes(results: Results) -> None:
+    """A right backend passes every check, and with all abilities none is skipped."""
+    assert len(results["TestRight"]) >= 60
+    assert {name for name, end in results["TestRight"].items() if end != "passed"} == set()
+
+
+@pytest.mark.parametrize("fault", CAUGHT_BY)
+def test_fault_is_caught(results: Results, fault: str) -> None:
+    """The check that is named for a mistake fails when a backend makes it."""
+    assert results[f"Test {fault}"][CAUGHT_BY[fault]] == "failure"

@@ -1,0 +1,91 @@
+"""What the suite says when something is lacking: the harness's abilities, and pytest itself."""
+
+# ruff: noqa: D102 - what is overridden says it
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sentra_kms
+from sentra_kms.testing import BackendHarness, Bench
+from sentra_kms.testing.base import able, must, need, together
+
+ROOT = Path(sentra_kms.__file__).parents[1]
+WITHOUT_PYTEST = """
+import sys
+sys.modules["pytest"] = None
+try:
+    import sentra_kms.testing
+except ImportError as error:
+    print(error)
+"""
+_ARGUMENTS = {"disable_key": ("tenants",), "change_secret": ("env://X", b"x")}
+
+
+class Bare(BackendHarness):
+    type = "memory"
+
+
+class Able(Bare):
+    def kek(self) -> str:
+        return "tenants"
+
+
+@pytest.mark.parametrize(
+    "ability", ["kek", "second_kek", "disable_key", "secret", "change_secret", "cut"]
+)
+def test_lacking_ability_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ability: str
+) -> None:
+    """A check that needs an ability which the harness lacks is skipped, and the ability named."""
+    arguments: list[object] = list(_ARGUMENTS.get(ability, ()))
+    with pytest.raises(pytest.skip.Exception, match=rf"lacks the ability {ability}\(\)"):
+        able(getattr(Bare(tmp_path, monkeypatch), ability), *arguments)
+
+
+def test_ability_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ability that the harness has is used."""
+    harness = Able(tmp_path, monkeypatch)
+    assert able(harness.kek) == must(harness.kek) == "tenants"
+
+
+def test_lacking_what_the_backend_does_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that wraps keys under a harness without a KEK fails, and is not skipped."""
+    with pytest.raises(pytest.fail.Exception, match=r"harness with kek\(\)"):
+        must(Bare(tmp_path, monkeypatch).kek)
+
+
+def test_lacking_capability_is_named() -> None:
+    """A check of what the backend does not do is skipped, and the operation named."""
+    bench = Bench("memory", {"type": "memory"})
+    need(bench, "wrap_key")
+    with pytest.raises(pytest.skip.Exception, match=r"'memory' has no part .* fetch_secret"):
+        need(bench, "fetch_secret")
+    bench.close()
+
+
+def test_together_gives_ends_in_order() -> None:
+    """What runs at once is told apart: its answer, or what it raised."""
+
+    def work(number: int) -> int:
+        if number == 1:
+            raise KeyError
+        return number
+
+    first, second, third = together(3, work)
+    assert (first, third) == (0, 2)
+    assert isinstance(second, KeyError)
+
+
+def test_without_pytest() -> None:
+    """Without pytest, importing the suite says what to install."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PYTEST], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert 'pip install "sentra-kms[testing]"' in done.stdout

@@ -1,0 +1,47 @@
+"""The built-in sources of secrets pass the suite that third parties' backends pass."""
+
+# ruff: noqa: D102 - what is overridden says it
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sentra_kms.reference import Reference
+from sentra_kms.testing import BackendHarness, SecretConformance, SecretSample, WholeConformance
+
+_DATA = b"correct horse battery staple"
+
+
+class EnvHarness(BackendHarness):
+    type = "env"
+
+    def secret(self) -> SecretSample:
+        self.patch.setenv("KIT_SECRET", _DATA.decode("ascii"))
+        return SecretSample("env://KIT_SECRET", _DATA)
+
+    def change_secret(self, reference: str, data: bytes) -> None:
+        self.patch.setenv(Reference(reference).path, data.decode("ascii"))
+
+
+class FileHarness(BackendHarness):
+    type = "file"
+
+    def secret(self) -> SecretSample:
+        path = self.path / "secret"
+        path.touch(0o600)
+        path.write_bytes(_DATA)
+        return SecretSample(f"file://{path}", _DATA)
+
+    def missing_secret(self) -> str:
+        return f"file://{self.path}/nothing"
+
+    def change_secret(self, reference: str, data: bytes) -> None:
+        Path(Reference(reference).path).write_bytes(data)
+
+
+class TestEnv(SecretConformance, WholeConformance):
+    harness = EnvHarness
+
+
+class TestFile(SecretConformance, WholeConformance):
+    harness = FileHarness

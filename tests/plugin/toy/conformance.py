@@ -1,0 +1,42 @@
+"""The toy proves itself, in an environment where it is installed: `pytest conformance.py`."""
+
+# ruff: noqa: D102 - what is overridden says it
+
+from __future__ import annotations
+
+from sentra_kms.testing import (
+    BackendConformance,
+    BackendHarness,
+    RingConformance,
+    RingRaceConformance,
+    WholeConformance,
+)
+
+
+class RingsHarness(BackendHarness):
+    type = "toy"
+
+    def open(self) -> None:
+        self.patch.setenv("TOY_TOKEN", "open sesame")
+
+    def settings(self) -> dict[str, object]:
+        return {"token": "env://TOY_TOKEN"}
+
+
+class Harness(RingsHarness):
+    def settings(self) -> dict[str, object]:
+        return {"token": "env://TOY_TOKEN", "keys": ["tenants", "others"]}
+
+    def kek(self) -> str:
+        return "tenants"
+
+    def second_kek(self) -> str:
+        return "others"
+
+
+class TestToy(BackendConformance):
+    harness = Harness
+
+
+class TestRings(RingConformance, RingRaceConformance, WholeConformance):
+    harness = RingsHarness

@@ -1,0 +1,1 @@
+"""KEKs and key rings in the process's memory."""
