@@ -67,7 +67,12 @@ class KeyManager:
             max_keys=cache.max_keys,
         )
 
-    def create(self, tenant: str, *, policy: str | None = None, exist_ok: bool = False) -> RingInfo:
+    def create(
+        self,
+        tenant: str,
+        policy: str | None = None,
+        exist_ok: bool = False,  # noqa: FBT001, FBT002 - the face of the design
+    ) -> RingInfo:
         """Make a tenant's key ring with its first version; nothing else ever makes a tenant.
 
         With `exist_ok` a ring that is there is described instead. Raises `AlreadyExists`,
@@ -118,7 +123,7 @@ class KeyManager:
         """Decrypt many for a tenant; see `TenantKeys.decrypt_many`."""
         return self.tenant(tenant).decrypt_many(messages, contexts)
 
-    def rotate(self, tenant: str, *, request_id: str | None = None) -> RingInfo:
+    def rotate(self, tenant: str, request_id: str | None = None) -> RingInfo:
         """Make a new key version, primary from now on; earlier ones go on decrypting.
 
         With `request_id` (text, 1 to 256 characters) a retry makes no second version, however often
