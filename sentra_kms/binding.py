@@ -55,6 +55,9 @@ _FIELDS: dict[type, tuple[tuple[str, tuple[type, ...]], ...]] = {
 _T = TypeVar("_T")
 
 
+_NEVER_EMPTY = frozenset({"ciphertext", "key_id", "key_version", "revision", "version", "cursor"})
+
+
 class Binding:
     """A backend in use. Each has a plugin manager of its own, so who answers is never in doubt.
 
@@ -229,6 +232,7 @@ class Binding:
         if self._emit is not None:
             self._report(operation, subject, begun, time.monotonic() - start, failure)
         if failure is not None:
+            answer = None  # a refused one may hold a key, and this frame is in the traceback
             # Outside the handler: the error that a plugin raised, its frames and what they hold
             # are not reachable from the one that callers see.
             raise failure
@@ -249,6 +253,11 @@ class Binding:
                 return PluginError(
                     f"backend '{self.name}' answered {operation} with a {kind.__name__} whose "
                     f"{field} is {type(value).__name__}"
+                )
+            if value is not None and field in _NEVER_EMPTY and not _is_usable(value):
+                return PluginError(
+                    f"backend '{self.name}' answered {operation} with a {kind.__name__} whose "
+                    f"{field} is empty, or no text: None says that there is none"
                 )
         if operation == "unwrap_key" and isinstance(answer, KeyMaterial):
             size = len(answer.reveal())
@@ -314,3 +323,9 @@ class Binding:
             if self._pid != os.getpid():
                 self._build()
                 self._pid = os.getpid()
+
+
+def _is_usable(value: object) -> bool:
+    if isinstance(value, str):
+        return bool(value) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return bool(value)

@@ -60,7 +60,17 @@ def read_settings(
     version does not do yet. Opens no connection and fetches no secret.
     """
     document = ConfigFile.read(source)
-    return read_environment(document, document.choose(environment))
+    return read_environment(document, choose_environment(document, environment))
+
+
+def choose_environment(document: ConfigFile, asked: str | None) -> str:
+    """Return the name of the environment that is meant; raises as `read_settings` does."""
+    try:
+        return document.choose(asked)
+    except KMSError as error:
+        failure = afresh(error)
+    # Anew, since the frames below hold the file's values, and a misplaced secret may be one.
+    raise failure
 
 
 def read_environment(document: ConfigFile, name: str) -> Settings:
@@ -69,8 +79,7 @@ def read_environment(document: ConfigFile, name: str) -> Settings:
         return _Reader(document, name, document.merged(name)).read()
     except KMSError as error:
         failure = afresh(error)
-    # Anew, since the frames below hold the file's values, and a misplaced secret may be one.
-    raise failure
+    raise failure  # anew, as above
 
 
 class _Reader:
@@ -124,8 +133,10 @@ class _Reader:
         timeout = table.get("timeout")
         if kind in _TYPES_NOT_BUILT:
             self._not_built(f"{where}.type", kind)
-        if name in BUILT_IN and name in UNDECLARED and kind != name:
+        if name in {*UNDECLARED, *_TYPES_NOT_BUILT} and kind != name:
             self._refuse(where, f"the name '{name}' belongs to the built-in backend of that type")
+        if kind == "file" and "directory" in own:
+            self._not_built(where, "directory")
         try:
             found = find_type(kind)
         except ConfigurationError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TypeGuard, cast
 
-from sentra_kms.errors import ConfigurationError
+from sentra_kms.errors import ConfigurationError, MalformedInput
 
 FILE_NAME = "sentra-kms.toml"
 FILE_VARIABLE = "SENTRA_KMS_CONFIG"
@@ -27,8 +28,17 @@ class ConfigFile:
     def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
         """Read a path, a mapping, or the file that the environment or directory has."""
         if isinstance(source, Mapping):
-            return cls("the mapping passed to load()", os.getcwd(), _plain(source))
-        path = os.path.abspath(source or os.environ.get(FILE_VARIABLE) or FILE_NAME)
+            with suppress(RecursionError):
+                return cls("the mapping passed to load()", os.getcwd(), _plain(source))
+            raise ConfigurationError("the mapping passed to load() is nested without end")
+        if source is not None and not isinstance(source, (str, os.PathLike)):
+            raise MalformedInput(
+                f"a configuration is a path, a mapping or None, not {type(source).__name__}"
+            )
+        return cls._read_file(os.path.abspath(source or os.environ.get(FILE_VARIABLE) or FILE_NAME))
+
+    @classmethod
+    def _read_file(cls, path: str) -> ConfigFile:
         import tomllib  # only files need it
 
         failure: str
@@ -47,6 +57,8 @@ class ConfigFile:
         except tomllib.TOMLDecodeError as error:
             # The parser's text names a line and column; it quotes at most one character.
             failure = f"{path} is not valid TOML: {error}"
+        except (ValueError, RecursionError) as error:
+            failure = f"{path!a} cannot be read: {type(error).__name__}"
         raise ConfigurationError(failure)
 
     def choose(self, asked: str | None) -> str:
@@ -73,6 +85,11 @@ class ConfigFile:
         shared = self.tables.get("shared", {})
         if not is_table(shared):
             raise ConfigurationError(f"{self.source}: [shared] is a table")
+        if "development" in shared:
+            raise ConfigurationError(
+                f"{self.source}: [shared]: 'development' stands in the environment that it is "
+                "true of, so that no other becomes one by accident"
+            )
         return _merge(shared, self.environments()[name])
 
     def environments(self) -> dict[str, Table]:

@@ -11,6 +11,7 @@ from sentra_kms.errors import MalformedInput
 BACKEND_NAME = re.compile(r"[a-z][a-z0-9+.-]*")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNSAFE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 MAX_REFERENCE = 4096  # characters
 
 
@@ -71,6 +72,8 @@ class KekName(str):
         backend, colon, key = text.partition(":")
         if not colon or not key or BACKEND_NAME.fullmatch(backend) is None:
             raise MalformedInput("a KEK is named BACKEND:KEY, e.g. 'local:2026-11'")
+        if _CONTROL.search(key) is not None:
+            raise MalformedInput("a KEK's name has no control characters and no lone surrogates")
         return super().__new__(cls, text)
 
     @property

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from sentra_kms.binding import Binding
-from sentra_kms.config import read_settings
+from sentra_kms.config import read_settings, references_in
 from sentra_kms.encoding import strict_base64
-from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput
+from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
 from sentra_kms.hooktypes import Finding, Host, SecretRequest
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.manager import KeyManager
@@ -50,6 +50,11 @@ class KMS:
         )
         self._states: dict[str, dict[str, object]] = {}
         self._bindings = {name: self._bind(backend) for name, backend in settings.backends.items()}
+        for name, backend in settings.backends.items():
+            for reference in references_in(backend.settings):
+                self._bindings[reference.backend].require(
+                    "fetch_secret", f"[{self.environment}.backends.{name}] refers to {reference}"
+                )
         self._keys = self._build_keys(settings.keys) if settings.keys else None
 
     def __repr__(self) -> str:
@@ -83,9 +88,11 @@ class KMS:
         """Forget keys and close every backend; later operations raise."""
         if self._keys is not None:
             self._keys.close()
-        for binding in self._bindings.values():
-            binding.close()
+        failures = [_closed(binding) for binding in self._bindings.values()]
         self._observers.close()
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +164,14 @@ class KMS:
         binding = self._bindings[kek.backend]
         key_id = binding.describe_key(kek.key).key_id
         return AuthKey(f"{kek}, master key id {key_id}", binding.ring_auth_key(kek.key))
+
+
+def _closed(binding: Binding) -> KMSError | None:
+    try:
+        binding.close()
+    except KMSError as error:
+        return afresh(error)
+    return None
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Annotated
+
+import msgspec
 
 from sentra_kms.backends.master_key import MasterKey, read_master_key
 from sentra_kms.backends.ring_files import RingFiles
@@ -28,7 +31,7 @@ DEFAULT_DIRECTORY = "/app/keys"
 class LocalSettings(BackendSettings, frozen=True):
     """`directory` holds the rings; `master_keys` names a reference for each KEK."""
 
-    directory: str | None = None
+    directory: Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]+\Z")] | None = None
     master_keys: dict[str, Reference] = {}  # noqa: RUF012 - msgspec gives each its own
 
 

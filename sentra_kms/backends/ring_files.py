@@ -313,14 +313,28 @@ def _check_regular(status: os.stat_result, path: str) -> None:
 
 
 def _make_directory(path: str) -> None:
-    parent = os.path.dirname(path)
-    os.makedirs(parent, exist_ok=True)
+    """Make the directory and what is missing above it, each entry flushed before the next."""
+    parent, name = os.path.split(path)
+    if not os.path.isdir(parent):
+        _make_parent(parent)
     folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with suppress(FileExistsError):
-            name = os.path.basename(path)
             os.mkdir(name, _DIRECTORY_MODE, dir_fd=folder)
             os.chmod(name, _DIRECTORY_MODE, dir_fd=folder)  # whatever the umask took away
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _make_parent(path: str) -> None:
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        _make_parent(above)
+    with suppress(FileExistsError):
+        os.mkdir(path)
+    folder = os.open(above, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         os.fsync(folder)
     finally:
         os.close(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from sentra_kms.errors import KeyUnavailable
@@ -71,9 +70,11 @@ class KeyCache:
         self._ring_ttl = ring_ttl
         self._max_keys = max_keys
         self._held = 0
+        self._closed = False
         self._loads: SingleFlight[Entry] = SingleFlight()
         self._unwraps: SingleFlight[HeldKey] = SingleFlight()
-        self._openers: deque[tuple[dict[bytes, Opener], bytes]] = deque()
+        # Where each opener is kept, the longest kept first.
+        self._openers: dict[tuple[str, bytes], dict[bytes, Opener]] = {}
         self.after_fork()
         tell_after_fork(self)
 
@@ -89,13 +90,12 @@ class KeyCache:
             return found
         return self._loads.do(tenant, lambda: self._loaded(tenant))
 
-    def reload(self, entry: Entry) -> Entry | None:
-        """Return the tenant's entry read anew, `None` if that was done less than a second ago."""
-        if self.now() < entry.forced + RELOAD_INTERVAL:
-            return None
-        entry.forced = self.now()
-        tenant = entry.ring.tenant
-        return self._loads.do((tenant, "forced"), lambda: self.replace(self._load(tenant)))
+    def reload(self, entry: Entry) -> Entry:
+        """Return a newer entry than this one, read now unless that was done a moment ago.
+
+        Then it is this one again. Who comes while it is read gets what is read.
+        """
+        return self._loads.do((entry.ring.tenant, "forced"), lambda: self._forced(entry))
 
     def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
@@ -118,12 +118,16 @@ class KeyCache:
         flight = (ring.tenant, ring.ring_id, ring.sequence, version.version)
         return self._unwraps.do(flight, lambda: self._unwrapped(entry, version))
 
-    def epoch(self, entry: Entry, version: Version) -> Epoch:
-        """Return a new epoch of a version, and make it the one that the tenant's writers use."""
+    def epoch(self, entry: Entry, version: Version, cost: int) -> Epoch:
+        """Return a new epoch of a version, and make it the one that the tenant's writers use.
+
+        `cost` ticks are drawn from it before anybody else can.
+        """
         held = self.key(entry, version)
         ring = entry.ring
         epoch = Epoch(held.material, ring.tenant, ring.ring_id, version.version, held.expires)
         epoch.deadline = min(entry.deadline, held.expires)
+        epoch.draw(cost)
         with self._lock:
             if self.entries.get(ring.tenant) is entry:
                 self.epochs[ring.tenant] = epoch
@@ -148,12 +152,29 @@ class KeyCache:
             self._openers.clear()
             self._held = 0
 
+    def close(self) -> None:
+        """Forget everything, and hold nothing from now on."""
+        self._closed = True
+        self.clear()
+
     def _loaded(self, tenant: str) -> Entry:
         # The flight before this one may have landed since this thread looked.
         found = self.entries.get(tenant)
         if found is not None and self.now() < found.deadline:
             return found
         return self.replace(self._load(tenant))
+
+    def _forced(self, entry: Entry) -> Entry:
+        tenant = entry.ring.tenant
+        current = self.entries.get(tenant, entry)
+        if current.ring.sequence > entry.ring.sequence:
+            return current
+        if self.now() < current.forced + RELOAD_INTERVAL:
+            return entry
+        current.forced = self.now()
+        fresh = self.replace(self._load(tenant))
+        fresh.forced = current.forced
+        return fresh
 
     def _renewed(self, ring: Ring) -> Entry:
         """Make an entry that takes over what an earlier one held of versions still enabled."""
@@ -174,16 +195,20 @@ class KeyCache:
         return entry
 
     def _keep(self, entry: Entry, prefix: bytes, opener: Opener) -> None:
+        place = (entry.ring.tenant, prefix)
+        self._openers.pop(place, None)
         if len(self._openers) >= MAX_OPENERS:
-            openers, oldest = self._openers.popleft()
-            openers.pop(oldest, None)
+            oldest = next(iter(self._openers))
+            self._openers.pop(oldest).pop(oldest[1], None)
         entry.openers[prefix] = opener
-        self._openers.append((entry.openers, prefix))
+        self._openers[place] = entry.openers
 
     def _put(self, entry: Entry) -> Entry:
         """Hold the entry, unless a newer one is held; return the one that is."""
         tenant = entry.ring.tenant
         with self._lock:
+            if self._closed:
+                return entry
             before = self.entries.pop(tenant, None)
             if before is not None and before.ring.sequence > entry.ring.sequence:
                 # Another thread has seen a newer ring while this one was being read.
@@ -193,15 +218,17 @@ class KeyCache:
             self.entries[tenant] = entry
             epoch = self.epochs.get(tenant)
             if epoch is not None:
-                self._carry(tenant, epoch, entry)
+                self._carry(epoch, before, entry)
             self._trim(tenant)
             return entry
 
-    def _carry(self, tenant: str, epoch: Epoch, entry: Entry) -> None:
-        if epoch.version == entry.ring.primary and epoch.version in entry.keys:
+    def _carry(self, epoch: Epoch, before: Entry | None, entry: Entry) -> None:
+        """Let writers keep an epoch under the ring that was read now, if it still has its key."""
+        same = before is not None and epoch.version in _same_keys(before.ring, entry.ring)
+        if same and epoch.version == entry.ring.primary and epoch.version in entry.keys:
             epoch.deadline = min(entry.deadline, epoch.expires)
         else:
-            del self.epochs[tenant]
+            del self.epochs[entry.ring.tenant]
 
     def _unwrapped(self, entry: Entry, version: Version) -> HeldKey:
         # The flight before this one may have landed since this thread looked.
@@ -234,7 +261,9 @@ class KeyCache:
                 return
             if not (self._is_over() or self._is_past(self.entries[oldest])):
                 return
-            self._held -= len(self.entries.pop(oldest).keys)
+            dropped = self.entries.pop(oldest)
+            dropped.openers.clear()
+            self._held -= len(dropped.keys)
             self.epochs.pop(oldest, None)
 
     def _trim_one(self, tenant: str) -> None:

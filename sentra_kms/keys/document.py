@@ -96,6 +96,11 @@ class Authenticator:
         """Whether a document that verified carries the auth id of the key that signs."""
         return document[len(_MAGIC) + 2 :].startswith(self._key(0).auth_id.encode("ascii"))
 
+    def clear(self) -> None:
+        """Forget the keys that were fetched."""
+        with self._lock:
+            self._keys.clear()
+
     def _find(self, tenant: str, auth_id: str) -> AuthKey:
         known: list[str] = []
         failure: KMSError | None = None

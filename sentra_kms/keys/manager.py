@@ -181,8 +181,9 @@ class KeyManager:
         return self._store.tenants()
 
     def close(self) -> None:
-        """Forget every key."""
-        self._cache.clear()
+        """Forget every key, and hold none from now on."""
+        self._cache.close()
+        self._store.close()
 
     def _find(self, tenant: str) -> Ring | None:
         try:

@@ -69,6 +69,13 @@ class Epoch:
         self.expires: float = expires
         self.deadline: float = expires
 
+    def draw(self, cost: int) -> bool:
+        """Draw `cost` ticks; whether all of them lie within the epoch's bound."""
+        last = 0
+        for _ in range(cost):
+            last = self.tick()
+        return last < EPOCH_TICKS
+
 
 class Opener:
     """A reader's subkey for one prefix; `expires` is in monotonic seconds."""

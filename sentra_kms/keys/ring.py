@@ -6,6 +6,7 @@ Specified in `docs/spec/ring.md`. Nothing here trusts a payload: it is checked w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NoReturn
 
@@ -33,7 +34,7 @@ Time = Annotated[
 Number = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
 Text = Annotated[str, Meta(min_length=1)]
 BackendName = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}\Z")]
-Kek = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}:.")]
+Kek = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}:(?s:.)")]
 
 
 class Wrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,8 +101,10 @@ _format_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def encode(ring: Ring) -> bytes:
-    """Return the payload of a ring, without white space."""
-    return _encoder.encode(ring)
+    """Return the payload of a ring, without white space; raises `RingRejected`."""
+    with suppress(ValueError):  # a lone surrogate
+        return _encoder.encode(ring)
+    _reject(ring.tenant, "it holds text that JSON cannot")
 
 
 def decode(payload: bytes, tenant: str) -> Ring:

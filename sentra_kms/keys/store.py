@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
 
-from sentra_kms.errors import RingRejected
+from sentra_kms.errors import Conflict, RingRejected
+from sentra_kms.forks import tell_after_fork
 from sentra_kms.hooktypes import RingPage, StoredRing
 from sentra_kms.keys.document import Authenticator
-from sentra_kms.keys.ring import Ring, check_ring, decode, encode
+from sentra_kms.keys.ring import Ring, decode, encode
 from sentra_kms.tenant import check_tenant
 
 _PAGE = 10_000  # tenants asked for at once
@@ -49,6 +51,12 @@ class RingStore:
         # Highest sequence seen of each tenant, with 64 bits of that document's MAC below it: one
         # integer a tenant, kept for the life of the process.
         self._seen: dict[str, int] = {}
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace a lock that another thread may have held."""
+        self._lock = threading.Lock()
 
     def load(self, tenant: str) -> Loaded:
         """Return a tenant's ring; raises `TenantNotFound` or `RingRejected`."""
@@ -64,8 +72,11 @@ class RingStore:
 
         `expected` is the revision that was read, `None` to create. Returns the new revision.
         """
-        check_ring(ring, check_tenant(ring.tenant))
-        document = self._authenticator.sign(ring.tenant, encode(ring))
+        check_tenant(ring.tenant)
+        self._refuse_regress(ring, expected)
+        payload = encode(ring)
+        decode(payload, ring.tenant)  # what no reader would accept is not saved
+        document = self._authenticator.sign(ring.tenant, payload)
         revision = self._service.save_ring(ring.tenant, document, expected)
         self._note(ring.tenant, _mark(ring, document))
         return revision
@@ -80,6 +91,23 @@ class RingStore:
                 return
             cursor = page.cursor
 
+    def close(self) -> None:
+        """Forget the authentication keys."""
+        self._authenticator.clear()
+
+    def _refuse_regress(self, ring: Ring, expected: str | None) -> None:
+        seen = self._seen.get(ring.tenant, 0) >> 64
+        if ring.sequence > seen:
+            return
+        if expected is not None:
+            raise Conflict(f"the ring of '{ring.tenant}' was saved by somebody else: read it again")
+        raise RingRejected(
+            f"the ring of '{ring.tenant}' was not created: this process has seen one of sequence "
+            f"{seen} that is gone from the store. Restore it: what was encrypted under it opens "
+            "under no other",
+            subject=ring.tenant,
+        )
+
     def _refuse_rollback(self, ring: Ring, seen: int, mark: int) -> None:
         if mark >> 64 < seen >> 64 or (mark >> 64 == seen >> 64 and mark != seen):
             raise RingRejected(
@@ -91,8 +119,9 @@ class RingStore:
         self._note(ring.tenant, mark)
 
     def _note(self, tenant: str, mark: int) -> None:
-        if mark > self._seen.get(tenant, 0):
-            self._seen[tenant] = mark
+        with self._lock:
+            if mark > self._seen.get(tenant, 0):
+                self._seen[tenant] = mark
 
 
 def _mark(ring: Ring, document: bytes) -> int:

@@ -154,7 +154,7 @@ class TenantKeys:
         """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""
         entry = self._cache.entry(self._tenant)
         epoch = self._epochs.get(self._tenant)
-        if epoch is not None and self._now() < epoch.deadline and _draw(epoch, cost):
+        if epoch is not None and self._now() < epoch.deadline and epoch.draw(cost):
             return epoch
         primary = entry.ring.find(entry.ring.primary) if entry.ring.primary else None
         if primary is None:
@@ -162,9 +162,7 @@ class TenantKeys:
                 f"tenant '{self._tenant}' has no primary key version: rotate to make one",
                 subject=self._tenant,
             )
-        epoch = self._cache.epoch(entry, primary)
-        _draw(epoch, cost)
-        return epoch
+        return self._cache.epoch(entry, primary, cost)
 
     def _opener(self, message: bytes) -> Opener:
         entry = self._cache.entry(self._tenant)
@@ -182,23 +180,16 @@ class TenantKeys:
             return entry, found
         # Another process may have rotated since the ring was read.
         fresh = self._cache.reload(entry)
-        found = None if fresh is None else fresh.ring.find(number)
-        if fresh is None or found is None:
+        found = fresh.ring.find(number)
+        if found is None:
+            recent = fresh is entry
             raise KeyNotFound(
                 f"the message names version {number} of tenant '{self._tenant}', which its ring "
-                + ("did not have a moment ago" if fresh is None else "never had"),
+                + ("did not have a moment ago" if recent else "never had"),
                 subject=self._tenant,
-                retryable=fresh is None,
+                retryable=recent,
             )
         return fresh, found
-
-
-def _draw(epoch: Epoch, cost: int) -> bool:
-    """Whether all of `cost` ticks lie within the epoch's bound."""
-    last = 0
-    for _ in range(cost):
-        last = epoch.tick()
-    return last < EPOCH_TICKS
 
 
 def _check_lengths(items: int, contexts: int) -> None:

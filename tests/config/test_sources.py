@@ -283,24 +283,13 @@ def test_default_environment_may_not_be_a_development_one(asked: str | None) -> 
         read_settings(THREE | {"default_environment": "dev"}, asked)
 
 
+@pytest.mark.parametrize("value", [True, False])
 @pytest.mark.parametrize("asked", [None, "prod"])
-def test_default_environment_may_not_be_a_development_one_by_way_of_shared(
-    asked: str | None,
-) -> None:
-    """`development = true` that comes from [shared] counts like the environment's own."""
-    shared = {"shared": {"development": True}, "default_environment": "prod", "prod": {}}
-    with pytest.raises(ConfigurationError, match="may not name 'prod'"):
+def test_development_may_not_stand_in_shared(*, asked: str | None, value: bool) -> None:
+    """No environment becomes a development one, or ceases to be one, by way of [shared]."""
+    shared = {"shared": {"development": value}, "default_environment": "prod", "prod": {}}
+    with pytest.raises(ConfigurationError, match=r"\[shared\]: 'development' stands in"):
         read_settings(shared, asked)
-
-
-def test_default_environment_that_overrides_shared_development() -> None:
-    """An environment that says `development = false` is none, whatever [shared] says."""
-    table = {
-        "shared": {"development": True},
-        "default_environment": "prod",
-        "prod": {"development": False},
-    }
-    assert read_settings(table).development is False
 
 
 def test_only_the_chosen_environment_is_checked() -> None:

@@ -157,7 +157,7 @@ def test_unknown_key(table: dict[str, Any], place: str, key: str, nearest: str) 
         {"keys": {"zzz": 1}},
         {"backends": {"l": {"type": "local", "zzz": 1}}},
         {"backends": {"env": {"type": "env", "zzz": 1}}},
-        {"backends": {"file": {"type": "file", "directory": "/x"}}},
+        {"backends": {"file": {"type": "file", "zzz": "/x"}}},
         {"backends": {"m": {"type": "memory", "zzz": 1}}},
     ],
 )

@@ -69,7 +69,7 @@ def test_fifty_threads_on_a_cold_tenant_cost_one_load_and_one_unwrap(
     message = acme.encrypt(b"x")
     loads, unwraps = (Spy(memory_kms, "memory", name) for name in ("load_ring", "unwrap_key"))
     for round_number in range(1, 6):
-        memory_kms.keys.close()
+        memory_kms.keys._cache.clear()
 
         def work(index: int) -> bytes:
             if use == "encrypt" or (use == "both" and index % 2):
@@ -83,7 +83,7 @@ def test_fifty_threads_on_a_cold_tenant_cost_one_load_and_one_unwrap(
 @pytest.mark.parametrize("operation", ["load_ring", "unwrap_key"])
 def test_those_who_come_while_one_is_at_it_wait_and_share(memory_kms: KMS, operation: str) -> None:
     """Nine threads that come while the tenth loads, or unwraps, ask nobody themselves."""
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     release = threading.Event()
     spy = Spy(memory_kms, "memory", operation)
     spy.before = lambda: release.wait(30)
@@ -98,7 +98,7 @@ def test_those_who_come_while_one_is_at_it_wait_and_share(memory_kms: KMS, opera
 @pytest.mark.parametrize("operation", ["load_ring", "unwrap_key"])
 def test_an_error_is_shared_and_not_kept(memory_kms: KMS, operation: str) -> None:
     """An outage costs one attempt for all who wait; the next call tries again."""
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     release = threading.Event()
     spy = Spy(memory_kms, "memory", operation)
     spy.before = lambda: release.wait(30)
@@ -123,7 +123,7 @@ def test_who_was_held_up_between_looking_and_asking_asks_nobody(
     """A thread that found nothing, and goes on only after another fetched it, uses that."""
     acme = memory_kms.keys.tenant("acme")
     acme.encrypt(b"x")
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     spy = Spy(memory_kms, "memory", operation)
     # Which of its flights holds the late thread up: the ring's is its first, the key's its second.
     held_at = {"load_ring": 1, "unwrap_key": 2}[operation]
@@ -154,7 +154,7 @@ def test_who_was_held_up_between_looking_and_asking_asks_nobody(
 
 def test_tenants_do_not_wait_for_each_other(memory_kms: KMS) -> None:
     """While one tenant's ring is loading, another's messages go on."""
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     entered, release = threading.Event(), threading.Event()
     loads = Spy(memory_kms, "memory", "load_ring")
 
@@ -197,7 +197,7 @@ def test_key_is_unwrapped_anew_when_its_ttl_is_over(manual_clock: ManualClock) -
     """Jitter takes off a tenth at most, and nothing is added to the TTL."""
     with open_memory(manual_clock, key_ttl="100s", ring_ttl="1d") as kms:
         kms.keys.create("acme")
-        kms.keys.close()
+        kms.keys._cache.clear()
         unwraps = Spy(kms, "memory", "unwrap_key")
         message = kms.keys.encrypt("acme", b"x")
         for expected in (1, 2, 3):
@@ -330,7 +330,7 @@ def test_own_rotation_is_in_force_at_once_for_every_handle(memory_kms: KMS) -> N
 
 def test_slow_load_does_not_put_an_older_ring_over_a_newer(memory_kms: KMS) -> None:
     """A ring that was read before a rotation and arrives after it changes nothing."""
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     loads = Spy(memory_kms, "memory", "load_ring")
     read, go_on = threading.Event(), threading.Event()
     real = loads._original
@@ -375,7 +375,7 @@ def test_closing_while_a_key_is_fetched_raises_nothing_foreign(
     memory_kms: KMS, operation: str
 ) -> None:
     """Who is inside when the keys are forgotten gets a message or one of our errors."""
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     spy = Spy(memory_kms, "memory", operation)
     spy.before = memory_kms.keys.close
     acme = memory_kms.keys.tenant("acme")
@@ -422,7 +422,7 @@ def test_one_tenants_versions_count_each(manual_clock: ManualClock) -> None:
         for number in range(2, 9):
             kms.keys.rotate("acme")
             messages.append(kms.keys.encrypt("acme", str(number).encode()))
-        kms.keys.close()
+        kms.keys._cache.clear()
         for _ in range(2):
             for number, message in enumerate(messages, 1):
                 assert kms.keys.decrypt("acme", message) == str(number).encode()
@@ -439,7 +439,7 @@ def test_bound_holds_when_the_oldest_tenant_grows(manual_clock: ManualClock) -> 
             messages.append(kms.keys.encrypt("first", b"1"))
         kms.keys.create("second")
         kms.keys.create("third")
-        kms.keys.close()
+        kms.keys._cache.clear()
         for name in ("first", "second", "third"):
             kms.keys.encrypt(name, b"x")
         for message in messages:
@@ -478,7 +478,7 @@ def test_subkeys_in_memory_are_bounded(
         kms.keys.create("other")
         messages = []
         for number in range(40):
-            kms.keys.close()  # a new salt for each
+            kms.keys._cache.clear()  # a new salt for each
             messages.append(kms.keys.encrypt(("acme", "other")[number % 2], str(number).encode()))
         for _ in range(2):
             for number, message in enumerate(messages):
@@ -504,7 +504,7 @@ def test_subkeys_do_not_pile_up_over_the_days(
         kms.keys.create("acme")
         messages = []
         for _ in range(4):
-            kms.keys.close()
+            kms.keys._cache.clear()
             messages.append(kms.keys.encrypt("acme", b"x"))
         for _ in range(300):
             manual_clock.advance(4)

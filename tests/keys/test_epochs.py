@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sentra_kms.errors import DecryptionFailed, MalformedInput, TenantNotFound
+from sentra_kms.keys import message as message_format
 from sentra_kms.keys import tenant_keys
 from sentra_kms.keys.message import EPOCH_TICKS, TICK_BYTES, ticks
 from sentra_kms.runtime import KMS
@@ -32,6 +33,7 @@ TICK = 16 * 1024  # bytes that cost an epoch as much as one message
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> int:
     """Epochs of eight messages or 128 KiB instead of 2^16 or 1 GiB."""
     monkeypatch.setattr(tenant_keys, "EPOCH_TICKS", 8)
+    monkeypatch.setattr(message_format, "EPOCH_TICKS", 8)
     return 8
 
 
@@ -176,7 +178,7 @@ def test_fork_below_python_repeats_no_nonce(memory_kms: KMS) -> None:
 def test_fork_while_other_threads_are_inside_does_not_hang_the_child(memory_kms: KMS) -> None:
     """A child works on although threads that it does not have were loading at the fork."""
     memory_kms.keys.create("slow")
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     entered, release = threading.Event(), threading.Event()
     loads = Spy(memory_kms, "memory", "load_ring")
 
@@ -336,7 +338,7 @@ def test_batch_fails_as_a_whole(memory_kms: KMS) -> None:
 
 def test_cold_batch_loads_and_unwraps_once(memory_kms: KMS) -> None:
     """A batch on a cold tenant costs what one message does."""
-    memory_kms.keys.close()
+    memory_kms.keys._cache.clear()
     loads, unwraps = (Spy(memory_kms, "memory", name) for name in ("load_ring", "unwrap_key"))
     messages = memory_kms.keys.encrypt_many("acme", [b"x"] * 50)
     assert memory_kms.keys.decrypt_many("acme", messages) == [b"x"] * 50
