@@ -34,29 +34,21 @@ def config_schema(types: Iterable[FoundType] | None = None) -> Schema:
     """
     found = [find_type(name) for name in installed_types()] if types is None else list(types)
     definitions: Schema = {}
-    parts = {
-        "cache": _table(CacheSettings, definitions),
-        "keys": _table(KeysSettings, definitions),
-        "audit": _table(AuditSettings, definitions),
-    }
-    backends = [_backend(each, definitions) for each in found]
-    environment: Schema = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "development": {
-                "type": "boolean",
-                "default": False,
-                "description": "Allow env:// references and backends for development only.",
-            },
-            "backends": {
-                "type": "object",
-                "propertyNames": {"pattern": f"^{_NAME}$"},
-                "additionalProperties": {"anyOf": backends},
-            },
-            **parts,
+    keys = _table(KeysSettings, definitions, "keys")
+    sources = _members(keys, "properties")["authenticate_with"]
+    sources.pop("default", None)  # the default is made of wrap_with; an empty list is refused
+    sources["minItems"] = 1
+    tables: Schema = {
+        "backends": {
+            "type": "object",
+            "propertyNames": {"pattern": f"^{_NAME}$"},
+            "additionalProperties": {"anyOf": [_backend(each, definitions) for each in found]},
         },
+        "keys": keys,
+        "cache": _table(CacheSettings, definitions, "cache"),
+        "audit": _table(AuditSettings, definitions, "audit"),
     }
+    properties = {name: {"$ref": f"#/$defs/{name}"} for name in tables}
     return {
         "$schema": DIALECT,
         "title": "sentra-kms.toml",
@@ -67,17 +59,31 @@ def config_schema(types: Iterable[FoundType] | None = None) -> Schema:
                 "description": "The environment to use when none is named; no development one.",
             },
             "shared": {
-                "$ref": "#/$defs/environment",
                 "description": "Merged into each environment, tables by key.",
+                "type": "object",
+                "additionalProperties": False,
+                "properties": properties,
             },
         },
-        "additionalProperties": {"$ref": "#/$defs/environment"},
-        "$defs": {**definitions, "environment": environment},
+        "additionalProperties": {
+            "description": "An environment.",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "development": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "Allow env:// references and backends for development only.",
+                },
+                **properties,
+            },
+        },
+        "$defs": {**definitions, **tables},
     }
 
 
 def _backend(found: FoundType, definitions: Schema) -> Schema:
-    table = _table(found.kind.settings, definitions)
+    table = _table(found.kind.settings, definitions, f"backends.{found.name}")
     return {
         "type": "object",
         "description": found.kind.summary,
@@ -90,14 +96,17 @@ def _backend(found: FoundType, definitions: Schema) -> Schema:
     }
 
 
-def _table(kind: type[msgspec.Struct], definitions: Schema) -> Schema:
-    """Return a table's schema itself; what it refers to goes to `definitions`."""
+def _table(kind: type[msgspec.Struct], definitions: Schema, place: str) -> Schema:
+    """Return a table's schema itself; what it refers to goes to `definitions`.
+
+    There under names of its own, that begin with `place`: two distributions may name types alike.
+    """
     (reference,), components = msgspec.json.schema_components(
-        [kind], schema_hook=_text_schema, ref_template="#/$defs/{name}"
+        [kind], schema_hook=_text_schema, ref_template=f"#/$defs/{place}.{{name}}"
     )
-    own = str(reference["$ref"]).rpartition("/")[2]
+    own = str(reference["$ref"]).removeprefix(f"#/$defs/{place}.")
     table: Schema = components.pop(own)
-    definitions.update(components)
+    definitions.update({f"{place}.{name}": schema for name, schema in components.items()})
     # Its title and docstring speak of the record; and what it requires may stand in [shared].
     for name in ("title", "description", "required"):
         table.pop(name, None)
@@ -122,4 +131,5 @@ def _members(schema: Schema, name: str) -> dict[str, Schema]:
 
 
 def _text_schema(kind: type) -> Schema:
-    return dict(_TEXTS[kind])
+    # A type of a plugin's own is made from text, as the configuration does it.
+    return dict(_TEXTS.get(kind, {"type": "string"}))

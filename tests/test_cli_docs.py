@@ -57,7 +57,19 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
             assert (tmp_path / f"{number}.out").read_text() == output, text
 
 
-@pytest.mark.parametrize("name", ["init", "keygen", "encrypt", "decrypt", "completion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "init",
+        "keygen",
+        "config schema",
+        "doctor",
+        "backends",
+        "encrypt",
+        "decrypt",
+        "completion",
+    ],
+)
 def test_every_command_has_an_example(name: str) -> None:
     """No command is described without one."""
     assert any(f"sentra-kms {name}" in text for text, _ in _examples())

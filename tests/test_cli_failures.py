@@ -175,9 +175,10 @@ def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:
             except OSError as error:
                 assert error.errno == errno.ENXIO  # noqa: PT017 - part of the wait
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate()
+        # Its end of file wakes a child that was told just before it began to read.
         if writer is not None:
             os.close(writer)
+        out, err = child.communicate()
     assert child.returncode == 130
     assert out == b""
     assert err.strip() == b""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 
 import sentra_kms
 from sentra_kms.backends.local import LocalSettings
@@ -38,12 +39,30 @@ def test_what_is_written_loads(environment: str) -> None:
 def test_what_is_commented_out_loads_too(environment: str, tmp_path: Path) -> None:
     """Every setting that the file only shows is valid when it is put in force."""
     text = config_text(date(2026, 11, 23))
-    in_force = re.sub(r"^#(?=[^ \n-])", "", text, flags=re.MULTILINE)
+    in_force = re.sub(r"^#(?=[^ \n:-])", "", text, flags=re.MULTILINE)
     assert in_force.count("\n#") < text.count("\n#")
     (tmp_path / "sentra-kms.toml").write_text(in_force, encoding="utf-8")
     sentra_kms.load(environment=environment).close()
     assert tomllib.loads(in_force)["default_environment"] == "production"
     assert "audit" in tomllib.loads(in_force)["shared"]
+
+
+def test_the_first_line_is_for_editors(tmp_path: Path) -> None:
+    """It names the schema, and the next lines the command that makes it."""
+    run("init")
+    text = (tmp_path / "sentra-kms.toml").read_text(encoding="utf-8")
+    first, *others = text.splitlines()
+    assert first == "#:schema ./sentra-kms.schema.json"
+    assert "#   sentra-kms config schema --output sentra-kms.schema.json" in others[:4]
+
+
+def test_the_schema_takes_what_is_written() -> None:
+    """An editor that reads the schema finds no fault in the file, nor with every setting set."""
+    validator = Draft202012Validator(run_json("config", "schema"))
+    text = config_text(date(2026, 11, 23))
+    in_force = re.sub(r"^#(?=[^ \n:-])", "", text, flags=re.MULTILINE)
+    for each in (text, in_force):
+        assert [error.message for error in validator.iter_errors(tomllib.loads(each))] == []
 
 
 def test_it_works_as_its_advice_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +174,15 @@ def test_it_says_what_comes_next() -> None:
     assert 'export ENCRYPTION_MASTER_KEY="$(sentra-kms keygen)"' in usual
     assert "sentra-kms tenant create" in usual
     assert "SENTRA_KMS_CONFIG" not in usual
+    assert "sentra-kms config schema --output sentra-kms.schema.json\n" in usual
+    assert "sentra-kms doctor" in usual
     assert "export SENTRA_KMS_CONFIG='a b.toml'" in run("init", "a b.toml").stdout
+
+
+def test_the_schema_belongs_beside_the_file(tmp_path: Path) -> None:
+    """For a file elsewhere the advice names the directory where its first line looks."""
+    (tmp_path / "a b").mkdir()
+    assert "--output 'a b/sentra-kms.schema.json'\n" in run("init", "a b").stdout
 
 
 def test_no_such_directory() -> None:

@@ -51,8 +51,12 @@ COMMANDS = _commands(app)
 def test_the_commands_are_these() -> None:
     """A command that is added or renamed is a change to what operators type."""
     assert sorted(" ".join(path) for path, _ in COMMANDS) == [
+        "backends",
         "completion",
+        "config",
+        "config schema",
         "decrypt",
+        "doctor",
         "encrypt",
         "init",
         "keygen",

@@ -11,11 +11,15 @@ import click
 
 from sentra_kms import __version__
 from sentra_kms.cli import exits
+from sentra_kms.cli.backends import backends
 from sentra_kms.cli.completion import completion
+from sentra_kms.cli.config import config
+from sentra_kms.cli.doctor import doctor
 from sentra_kms.cli.failure import report, warnings_on_stderr
 from sentra_kms.cli.init import init
 from sentra_kms.cli.keygen import keygen
 from sentra_kms.cli.message import decrypt, encrypt
+from sentra_kms.cli.plugins import plugin_command
 from sentra_kms.cli.session import Session, config_options, wants_json
 from sentra_kms.cli.tenant import tenant
 
@@ -56,6 +60,13 @@ class Root(click.Group):
         with _quiet_when_unread():
             return super().make_context(*args, **extra)
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: D102
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            return found
+        # Only now are distributions looked through: what the core has must not wait for that.
+        return plugin_command(cmd_name, complain=not ctx.resilient_parsing)
+
     def invoke(self, ctx: click.Context) -> object:  # noqa: D102
         with _quiet_when_unread():
             return super().invoke(ctx)
@@ -86,9 +97,20 @@ def app() -> None:
     """Each tenant's data under that tenant's own key.
 
     Begin with `sentra-kms init`. `--config`, `--env` and `--json` may stand before or after a
-    command. SENTRA_KMS_DEBUG=1 shows the traceback of an unexpected error.
+    command. Plugins may bring commands of their own, each under the name of its backend type.
+    SENTRA_KMS_DEBUG=1 shows the traceback of an unexpected error.
     """
 
 
-for _command in (init, keygen, tenant, encrypt, decrypt, completion):
+for _command in (
+    init,
+    keygen,
+    config,
+    backends,
+    doctor,
+    tenant,
+    encrypt,
+    decrypt,
+    completion,
+):
     app.add_command(_command)

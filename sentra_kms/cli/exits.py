@@ -11,6 +11,7 @@ UNEXPECTED = 1
 USAGE = 2
 FILE = 16
 SOME_FAILED = 17
+ERRORS_FOUND = 18
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -44,6 +45,7 @@ TABLE = (
     ExitCode(15, "a required audit record could not be written", (errors.AuditFailed,)),
     ExitCode(FILE, "a file cannot be read or written"),
     ExitCode(SOME_FAILED, "some tenants of --all failed"),
+    ExitCode(ERRORS_FOUND, "doctor found errors, or a backend type cannot be used"),
     ExitCode(INTERRUPTED, "interrupted"),
     ExitCode(BROKEN_PIPE, "the reader of the output went away"),
 )

@@ -34,6 +34,10 @@ class SomeFailed(Exception):  # noqa: N818 - shown to people as the type of the 
     """An operation over all tenants ended, and some of them failed."""
 
 
+class ErrorsFound(Exception):  # noqa: N818
+    """A command that looks for errors did its work, and there are some."""
+
+
 def error_info(error: KMSError) -> ErrorInfo:
     """Describe an error for `--json`."""
     return ErrorInfo(
@@ -70,6 +74,8 @@ def _outside_the_tree(error: Exception) -> tuple[int, str]:
             return exits.USAGE, error.format_message()
         case SomeFailed():
             return exits.SOME_FAILED, str(error)
+        case ErrorsFound():
+            return exits.ERRORS_FOUND, str(error)
         case OSError():
             return exits.FILE, _of_file(error)
         case _:
@@ -90,6 +96,21 @@ def warnings_on_stderr(*, json: bool) -> Generator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def warnings_held_back() -> Generator[None]:
+    """Leave warnings to a command that shows them itself."""
+    handlers = [
+        each for each in logging.getLogger("sentra_kms").handlers if isinstance(each, _Warnings)
+    ]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setLevel(logging.WARNING)
 
 
 class _Warnings(logging.Handler):

@@ -11,7 +11,7 @@ import click
 from sentra_kms.cli.files import PUBLIC, create_file, replace_file
 from sentra_kms.cli.output import printable, write_command, write_json, write_line
 from sentra_kms.cli.session import Session, json_option
-from sentra_kms.cli.template import config_text
+from sentra_kms.cli.template import SCHEMA_NAME, config_text
 from sentra_kms.config_file import FILE_NAME
 from sentra_kms.errors import AlreadyExists
 
@@ -39,7 +39,7 @@ def init(session: Session, *, path: str, force: bool) -> None:
         return
     write_line(f"Wrote {printable(path)}: environments development and production.")
     write_line("")
-    _advise(_development(path), _production())
+    _advise(path)
 
 
 def _create(path: str, data: bytes) -> None:
@@ -71,15 +71,23 @@ def _production() -> list[str]:
     return [
         "sentra-kms keygen --output encryption_master_key",
         "export SENTRA_KMS_ENV=production",
+        "sentra-kms doctor",
     ]
 
 
-def _advise(development: list[str], production: list[str]) -> None:
+def _schema(path: str) -> str:
+    return os.path.join(os.path.dirname(path), SCHEMA_NAME)
+
+
+def _advise(path: str) -> None:
+    write_line("For your editor, the schema that the file names:")
+    write_command(f"sentra-kms config schema --output {shlex.quote(_schema(path))}")
+    write_line("")
     write_line("Next, on your machine:")
-    for text in development:
+    for text in _development(path):
         write_command(text)
     write_line("")
     write_line("On the server, with the key mounted as /run/secrets/encryption_master_key and a")
     write_line("volume of mode 700 at /app/keys:")
-    for text in production:
+    for text in _production():
         write_command(text)

@@ -108,6 +108,15 @@ def printable(text: str) -> str:
     )
 
 
+def count(number: int, what: str) -> str:
+    """Return a number of things.
+
+    >>> count(1, "error"), count(2, "error")
+    ('1 error', '2 errors')
+    """
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def _must_be_open(stream: TextIO | None) -> None:
     if stream is None:  # so is what the process was started without
         raise OSError(errno.EBADF, "closed", "standard output")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import click
@@ -27,11 +27,13 @@ class Session:
     @contextmanager
     def open(self) -> Generator[KMS]:
         """Load the configuration that was named, and act as whoever runs this process."""
-        with (
-            sentra_kms.actor(f"cli:{_login()}"),
-            sentra_kms.load(self.config, self.environment) as kms,
-        ):
+        with acting(), sentra_kms.load(self.config, self.environment) as kms:
             yield kms
+
+
+def acting() -> AbstractContextManager[None]:
+    """Act as whoever runs this process."""
+    return sentra_kms.actor(f"cli:{_login()}")
 
 
 def _login() -> str:

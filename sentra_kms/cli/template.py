@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from datetime import date
 
+SCHEMA_NAME = "sentra-kms.schema.json"
+
 _TEMPLATE = """\
+#:schema ./@schema@
+# The line above is for editors with taplo ("Even Better TOML"): they complete and check this file
+# by the schema beside it. To make that, and anew after installing a backend:
+#   sentra-kms config schema --output @schema@
+#
 # Configuration of sentra_kms: where keys are, never the keys themselves. It may be committed.
 #
 # A line that begins with "#" and no space after it is a setting that is not in force: it shows
@@ -72,6 +79,7 @@ def config_text(today: date) -> str:
     >>> '"2026-11" = "env://ENCRYPTION_MASTER_KEY"' in config_text(date(2026, 11, 23))
     True
     """
+    text = _TEMPLATE.replace("@schema@", SCHEMA_NAME)
     new = f"{today.year}-{today.month:02}"
     old = f"{today.year - 1}-{today.month:02}"
-    return _TEMPLATE.replace("@new@", new).replace("@old@", old)
+    return text.replace("@new@", new).replace("@old@", old)

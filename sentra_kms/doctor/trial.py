@@ -1,0 +1,113 @@
+"""The chosen environment, tried: every backend, KEK, ring authentication key and the store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from sentra_kms.doctor.places import local_settings, references, ring_directory
+from sentra_kms.errors import KMSError
+from sentra_kms.hooktypes import Finding
+from sentra_kms.runtime import KMS
+from sentra_kms.settings import AuditSettings, Settings
+
+_LOGGER = "sentra_kms"
+
+
+def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
+    """Try an environment that can be bound; of errors that are `known`, tell none again."""
+    errors = {finding.subject for finding in known if finding.level == "error"}
+    observers = tuple(name for name in settings.audit.observers if name not in errors)
+    watched = msgspec.structs.replace(settings, audit=AuditSettings(observers))
+    with _warnings() as warned:
+        try:
+            with KMS(watched) as kms:
+                found = kms.examine()
+        except KMSError as error:
+            advice = f"take it out of [{settings.environment}.audit] observers, or mend it"
+            return [Finding("error", settings.environment, error.message, advice)]
+    unused = tuple(_unused_directories(settings))
+    kept = [
+        finding
+        for finding in [*found, *warned]
+        if not (finding.level == "error" and finding.subject in errors)
+        and not _is_inside(finding.subject, unused)
+    ]
+    return [_advised(finding, settings) for finding in _told_once(kept)]
+
+
+def _unused_directories(settings: Settings) -> Iterator[str]:
+    """Yield ring directories of local backends whose KEKs are all that is used."""
+    store = settings.keys.store if settings.keys else None
+    used: set[str] = set()
+    unused: set[str] = set()
+    for name in settings.backends:
+        local = local_settings(settings, name)
+        if local is not None:
+            (used if name == store else unused).add(ring_directory(settings, local)[0])
+    yield from unused - used
+
+
+def _is_inside(path: str, directories: tuple[str, ...]) -> bool:
+    return any(path == each or path.startswith(each + os.sep) for each in directories)
+
+
+def _told_once(findings: list[Finding]) -> Iterator[Finding]:
+    """Drop an error that differs from one before only in its subject being a backend's name."""
+    told: set[str] = set()
+    for finding in findings:
+        if finding.level == "error":
+            if finding.message in told and ":" not in finding.subject:
+                continue
+            told.add(finding.message)
+        yield finding
+
+
+def _advised(finding: Finding, settings: Settings) -> Finding:
+    """Say where the cause is configured, if whoever found it could not know that."""
+    if finding.level != "error" or finding.advice:
+        return finding
+    return msgspec.structs.replace(finding, advice=_where(finding.subject, settings))
+
+
+def _where(subject: str, settings: Settings) -> str:
+    name = settings.environment
+    for place, reference in references(settings):
+        if reference == subject:
+            return f"put it there, or correct {place}, which names it"
+    backend, _, key = subject.partition(":")
+    if backend not in settings.backends:
+        return ""
+    if not key:
+        return f"see that [{name}.backends.{backend}] is right"
+    local = local_settings(settings, backend)
+    if local is not None and key in local.master_keys:
+        return f"its master key is {local.master_keys[key]}, named in [{name}.backends.{backend}]"
+    return f"see that [{name}.backends.{backend}] is right, and that its service has this key"
+
+
+@contextmanager
+def _warnings() -> Generator[list[Finding]]:
+    """Collect what backends warn of while they are tried."""
+    handler = _Collector()
+    logger = logging.getLogger(_LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield handler.findings
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.findings: list[Finding] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Make a finding of one record, about the backend or observer whose logger it is."""
+        subject = record.name.removeprefix(f"{_LOGGER}.").removeprefix("backends.")
+        self.findings.append(Finding("warning", subject, record.getMessage()))
