@@ -199,7 +199,20 @@ class Binding:
             self._closed = True
         # Parts that came over a fork are the parent's: closing them could end its sessions.
         if self._pid == os.getpid():
-            self._call("close", self.name, {})
+            self._close_parts()
+
+    def _close_parts(self) -> None:
+        """Close each part, also after one that raised; then raise what the first one did."""
+        first: KMSError | None = None
+        begun, start = self._host.clock(), time.monotonic()
+        for part in reversed(self._hooks.close.get_hookimpls()):
+            try:
+                part.function()
+            except Exception as error:  # noqa: BLE001 - the boundary, as in _call
+                first = first or self._own(error, "close")
+        self._tell("close", self.name, begun, time.monotonic() - start, first)
+        if first is not None:
+            raise first
 
     def _ask(self, kind: type[_T], operation: str, subject: str, **arguments: object) -> _T:
         if self._closed:
@@ -225,12 +238,7 @@ class Binding:
             failure = self._own(error, operation)
         if failure is None and kind is not None:
             failure = self._refused(answer, kind, operation, subject)
-        if failure is not None:
-            failure.backend = failure.backend or self.name
-            failure.operation = failure.operation or operation
-            failure.subject = failure.subject or subject
-        if self._emit is not None:
-            self._report(operation, subject, begun, time.monotonic() - start, failure)
+        self._tell(operation, subject, begun, time.monotonic() - start, failure)
         if failure is not None:
             answer = None  # a refused one may hold a key, and this frame is in the traceback
             # Outside the handler: the error that a plugin raised, its frames and what they hold
@@ -246,6 +254,10 @@ class Binding:
             return PluginError(
                 f"backend '{self.name}' answered {operation} with {type(answer).__name__}, not "
                 f"{kind.__name__}"
+            )
+        if kind is str and not _is_usable(answer):
+            return PluginError(
+                f"backend '{self.name}' answered {operation} with text that is empty or no text"
             )
         for field, kinds in _FIELDS.get(kind, ()):
             value: object = getattr(answer, field, None)
@@ -278,10 +290,16 @@ class Binding:
         failure.__cause__ = VendorError(type(error).__name__)
         return failure
 
-    def _report(
+    def _tell(
         self, operation: str, subject: str, begun: float, latency: float, failure: KMSError | None
     ) -> None:
-        assert self._emit is not None  # noqa: S101 - checked by the one caller
+        """Say in an error where it arose, and to observers how it went."""
+        if failure is not None:
+            failure.backend = failure.backend or self.name
+            failure.operation = failure.operation or operation
+            failure.subject = failure.subject or subject
+        if self._emit is None:
+            return
         acting = current_actor()
         self._emit(
             Event(

@@ -5,6 +5,7 @@ Built-in types need no scan, and only types that a configuration names are impor
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
@@ -165,6 +166,9 @@ def _registered(module: str, name: str, distribution: str) -> BackendType:
         answers = [hook() for hook in hooks]
     except Exception as error:  # noqa: BLE001 - whatever a foreign module does at registration
         failure = f"{where} raised {type(error).__name__}"
+    for answer in answers:
+        if inspect.iscoroutine(answer):
+            answer.close()  # it is refused below, and would warn that nobody awaited it
     if failure is None and len(answers) != 1:
         failure = f"{where} has {len(answers)} hooks backend_type: it needs one"
     if failure is not None:

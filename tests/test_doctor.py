@@ -115,6 +115,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # doctor itself changes no file
     before = set(sys.modules)
     yield site
     for name in set(sys.modules) - before:

@@ -95,7 +95,7 @@ def _read_whole(file: int, path: str) -> KeyMaterial:
 
 def _translate(error: OSError, path: str) -> KMSError:
     if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
-        return SecretNotFound(f"{path} does not exist")
+        return SecretNotFound(f"{path} does not exist: put the secret there, or correct the path")
     if error.errno in {errno.EACCES, errno.EPERM, errno.ELOOP}:
         return AccessDenied(f"the operating system denies access to {path}: check owner and mode")
     return ServiceUnavailable(f"{path} cannot be read now: {os.strerror(error.errno or 0)}")

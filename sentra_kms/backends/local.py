@@ -60,6 +60,7 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
         self._references = settings.master_keys
         self._host = host
         self._keys: dict[str, MasterKey] = {}
+        self._closed = False
         self._lock = threading.Lock()
 
     @hookimpl
@@ -101,7 +102,8 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
 
     @hookimpl
     def close(self) -> None:
-        """Forget the keys."""
+        """Forget the keys, also one that is being read."""
+        self._closed = True
         self._keys.clear()
 
     def _key(self, name: str) -> MasterKey:
@@ -109,9 +111,10 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
         if found is not None:
             return found
         with self._lock:
-            if name not in self._keys:
-                self._keys[name] = self._read(name)
-            return self._keys[name]
+            found = self._keys.get(name) or self._read(name)
+            if not self._closed:
+                self._keys[name] = found
+            return found
 
     def _read(self, name: str) -> MasterKey:
         reference = self._references.get(name)

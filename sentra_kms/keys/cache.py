@@ -141,7 +141,8 @@ class KeyCache:
         held = self.key(entry, version)
         made = Opener(held.material, entry.ring.tenant, prefix, held.expires)
         with self._lock:
-            self._keep(entry, prefix, made)
+            if self.entries.get(entry.ring.tenant) is entry:
+                self._keep(entry, prefix, made)
         return made
 
     def clear(self) -> None:
@@ -195,6 +196,8 @@ class KeyCache:
         return entry
 
     def _keep(self, entry: Entry, prefix: bytes, opener: Opener) -> None:
+        if self._closed:
+            return
         place = (entry.ring.tenant, prefix)
         self._openers.pop(place, None)
         if len(self._openers) >= MAX_OPENERS:

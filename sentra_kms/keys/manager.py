@@ -12,6 +12,7 @@ from sentra_kms.errors import (
     ConfigurationError,
     Conflict,
     MalformedInput,
+    RingRejected,
     TenantNotFound,
     UnsupportedOperation,
 )
@@ -199,6 +200,10 @@ class KeyManager:
             self._store.save(ring, None)
         except Conflict:
             return None
+        except RingRejected:
+            if self._find(tenant) is not None:
+                return None  # another thread of this process was faster
+            raise
         self._cache.replace(ring, key)
         return ring
 
