@@ -8,7 +8,7 @@ import platform
 import sys
 from importlib.metadata import version
 
-from benchmarks import messages
+from benchmarks import boundary, messages
 
 OUTPUT = os.path.join("build", "bench.json")
 _COLUMNS = ("no context", "32 B context", "3 pairs", "batch")
@@ -17,6 +17,7 @@ _COLUMNS = ("no context", "32 B context", "3 pairs", "batch")
 def main() -> int:
     """Run every benchmark; figures are times LIMIT, lower is better."""
     rows = messages.run()
+    edges = boundary.run()
     versions = {
         "python": platform.python_version(),
         **{name: version(name) for name in ("sentra-kms", "cryptography", "msgspec", "pluggy")},
@@ -29,9 +30,16 @@ def main() -> int:
             f"{row['direction']:8}{row['bytes']:>7}{float(str(row['limit'])) * 1e6:>10.2f}"
             + "".join(_cell(row.get(name)) for name in _COLUMNS)
         )
+    print()
+    print("plugin boundary: a hook by the part's own method; a backend by a bare plugin manager")
+    for edge in edges:
+        print(
+            f"{edge['what']:16}{float(str(edge['peer'])) * 1e6:>10.1f} us"
+            f"{float(str(edge['ours'])) * 1e6:>10.1f} us ours{float(str(edge['ratio'])):>8.1f} x"
+        )
     os.makedirs(os.path.dirname(OUTPUT), exist_ok=True)
     with open(OUTPUT, "w", encoding="utf-8") as file:
-        json.dump({"versions": versions, "rows": rows}, file, indent=2)
+        json.dump({"versions": versions, "messages": rows, "boundary": edges}, file, indent=2)
     print(f"kept in {OUTPUT}")
     return 0
 
