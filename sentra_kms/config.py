@@ -10,6 +10,7 @@ from typing import NoReturn, TypeVar, cast
 import msgspec
 
 from sentra_kms.config_file import ConfigFile, Table, is_table, listed, nearest
+from sentra_kms.config_keys import Checks, read_keys
 from sentra_kms.discovery import BUILT_IN, UNDECLARED, find_type
 from sentra_kms.errors import (
     ConfigurationError,
@@ -18,15 +19,15 @@ from sentra_kms.errors import (
     UnsupportedOperation,
     afresh,
 )
-from sentra_kms.reference import BACKEND_NAME, KekName, Reference
+from sentra_kms.reference import BACKEND_NAME, Reference
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
-    AuthSource,
     BackendConfig,
     CacheSettings,
     Duration,
     KeysSettings,
+    Policy,
     Settings,
 )
 
@@ -35,15 +36,12 @@ DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
 """How a duration is written, as a regular expression."""
 
 _DURATION = re.compile(DURATION_PATTERN)
-_TABLES = ("development", "backends", "keys", "cache", "audit")
+_TABLES = ("development", "backends", "keys", "policies", "cache", "audit")
 _NOT_BUILT = {
-    "": frozenset({"secrets", "policies"}),
-    "keys": frozenset({"min_wraps", "previous_store", "rotate_after"}),
-    "cache": frozenset({"max_stale"}),
+    "": frozenset({"secrets"}),
     "audit": frozenset({"required", "path", "wrap_with"}),
 }
 _TYPES_NOT_BUILT = frozenset({"docker", "systemd"})
-_RING_AUTH_TYPES = frozenset({"local", "memory"})
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -89,14 +87,16 @@ class _Reader:
         self._document = document
         self._name = name
         self._table = table
+        self._declared: dict[str, BackendConfig] = {}
 
     def read(self) -> Settings:
         self._check_keys("", self._table, _TABLES)
         development = self._table.get("development", False)
         if not isinstance(development, bool):
             self._refuse("", "'development' is true or false")
-        backends = self._backends(development=development)
-        keys = self._keys(backends) if "keys" in self._table else None
+        backends = self._declared = self._backends(development=development)
+        cache = self._convert("cache", self._subtable("cache"), CacheSettings)
+        keys, policies = self._keys(backends, cache)
         self._reach_references(backends, keys, development=development)
         return Settings(
             source=self._document.source,
@@ -104,9 +104,10 @@ class _Reader:
             environment=self._name,
             development=development,
             backends=backends,
-            cache=self._convert("cache", self._subtable("cache"), CacheSettings),
+            cache=cache,
             audit=self._convert("audit", self._subtable("audit"), AuditSettings),
             keys=keys,
+            policies=policies,
         )
 
     def _backends(self, *, development: bool) -> dict[str, BackendConfig]:
@@ -148,52 +149,15 @@ class _Reader:
             timeout=DEFAULT_TIMEOUT if timeout is None else self._duration(where, timeout),
         )
 
-    def _keys(self, backends: dict[str, BackendConfig]) -> KeysSettings:
-        keys = self._convert("keys", self._subtable("keys"), KeysSettings)
-        for field in ("wrap_with", "unwrap_with"):
-            names: tuple[KekName, ...] = getattr(keys, field)
-            for kek in names:
-                self._check_backend(f"keys.{field}", kek.backend, backends)
-                if "{" in kek.key:
-                    self._not_built(f"keys.{field}", f"a KEK name with braces ({kek})")
-            if len(set(names)) != len(names):
-                self._refuse(f"keys.{field}", "a KEK is named twice")
-        self._check_backend("keys.store", keys.store, backends)
-        if "authenticate_with" in self._subtable("keys"):
-            self._check_auth_sources(keys.authenticate_with, backends)
-            return keys
-        return msgspec.structs.replace(keys, authenticate_with=self._default_auth(keys, backends))
-
-    def _check_auth_sources(
-        self, sources: tuple[AuthSource, ...], backends: dict[str, BackendConfig]
-    ) -> None:
-        where = "keys.authenticate_with"
-        if not sources:
-            self._refuse(where, "name at least one key; the first signs, any verifies")
-        for source in sources:
-            if isinstance(source.target, Reference):
-                continue
-            self._check_backend(where, source.target.backend, backends)
-            kind = backends[source.target.backend].type.name
-            if kind not in _RING_AUTH_TYPES:
-                self._refuse(
-                    where,
-                    f"'{source}' is a key of type '{kind}': only local and memory keys "
-                    "authenticate rings, or a reference to base64 of 32 random bytes",
-                )
-
-    def _default_auth(
-        self, keys: KeysSettings, backends: dict[str, BackendConfig]
-    ) -> tuple[AuthSource, ...]:
-        names = dict.fromkeys((*keys.wrap_with, *keys.unwrap_with))
-        for kek in names:
-            if backends[kek.backend].type.name not in _RING_AUTH_TYPES:
-                self._refuse(
-                    "keys",
-                    f"authenticate_with is needed, since '{kek}' is neither a local nor a memory "
-                    "key: name a reference to base64 of 32 random bytes",
-                )
-        return tuple(AuthSource(kek) for kek in names)
+    def _keys(
+        self, backends: dict[str, BackendConfig], cache: CacheSettings
+    ) -> tuple[KeysSettings | None, dict[str, Policy]]:
+        if "keys" not in self._table:
+            if "policies" in self._table:
+                self._refuse("policies", f"policies are for keys: add [{self._name}.keys]")
+            return None, {}
+        checks = Checks(self._subtable, self._convert, self._refuse, self._check_backend)
+        return read_keys(checks, backends, float(cache.key_ttl))
 
     def _reach_references(
         self,
@@ -226,7 +190,7 @@ class _Reader:
                         "secret service",
                     )
                 backends[name] = self._backend(name, {"type": name})
-            self._check_backend(where, name, backends)
+            self._check_backend(where, name)
         for name in backends:
             self._refuse_cycle((name,), backends)
 
@@ -240,10 +204,10 @@ class _Reader:
                 )
             self._refuse_cycle((*way, reference.backend), backends)
 
-    def _check_backend(self, where: str, name: str, backends: dict[str, BackendConfig]) -> None:
-        if name in backends:
+    def _check_backend(self, where: str, name: str) -> None:
+        if name in self._declared:
             return
-        declared = sorted(backends)
+        declared = sorted(self._declared)
         self._refuse(
             where,
             f"there is no backend '{name}' in [{self._name}.backends]; there are {listed(declared)}"

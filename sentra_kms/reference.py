@@ -13,6 +13,8 @@ _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNSAFE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 MAX_REFERENCE = 4096  # characters
+TENANT_PLACE = "{tenant}"
+"""What stands in a KEK's name where each tenant has one of its own."""
 
 
 class Reference(str):  # noqa: SLOT000 - its parts are kept beside the text
@@ -85,6 +87,14 @@ class KekName(str):
     def key(self) -> str:
         """The key's name inside its backend; may hold further colons."""
         return self.partition(":")[2]
+
+    def of(self, tenant: str) -> KekName:
+        """Return the KEK's name for one tenant, whose id the caller has checked.
+
+        >>> KekName("vault:tenant-{tenant}").of("acme")
+        'vault:tenant-acme'
+        """
+        return KekName(self.replace(TENANT_PLACE, tenant)) if TENANT_PLACE in self else self
 
 
 def _decode(text: str) -> str:

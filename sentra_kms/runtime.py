@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from sentra_kms.binding import Binding
-from sentra_kms.config import read_settings, references_in
-from sentra_kms.encoding import strict_base64
-from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
-from sentra_kms.hooktypes import Finding, Host, SecretRequest
-from sentra_kms.keys.document import Authenticator, AuthKey
+from sentra_kms import health
+from sentra_kms.config import read_settings
+from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
+from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.manager import KeyManager
-from sentra_kms.keys.store import RingStore
-from sentra_kms.keys.wrapping import Wrapping
-from sentra_kms.material import KeyMaterial
 from sentra_kms.observers import Observers, find_observer
-from sentra_kms.reference import KekName, Reference
-from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Settings
+from sentra_kms.reference import TENANT_PLACE, KekName
+from sentra_kms.settings import AuthSource, Settings
+from sentra_kms.wiring import Ground, Wiring, wrapping_keks
 
-_AUTH_KEY_SIZE = 32
+_HEALTH_TIME = 5.0  # seconds for which an answer of `health` holds
+_Source = str | os.PathLike[str] | Mapping[str, object] | None
 
 
 class KMS:
     """One environment of one configuration, in use. Made by `sentra_kms.load`.
 
     Opens no connection and reads no secret before the first operation that needs it. A context
-    manager; `close` may be called more than once.
+    manager, synchronous and asynchronous; `close` may be called more than once.
     """
 
     def __init__(
@@ -40,22 +37,23 @@ class KMS:
         *,
         clock: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
+        source: _Source = None,
     ) -> None:
         self.environment: str = settings.environment
-        self._settings = settings
-        self._clock = clock
+        self._source = source
         self._now = now
         self._observers = Observers(
             [(name, find_observer(name)) for name in settings.audit.observers]
         )
-        self._states: dict[str, dict[str, object]] = {}
-        self._bindings = {name: self._bind(backend) for name, backend in settings.backends.items()}
-        for name, backend in settings.backends.items():
-            for reference in references_in(backend.settings):
-                self._bindings[reference.backend].require(
-                    "fetch_secret", f"[{self.environment}.backends.{name}] refers to {reference}"
-                )
-        self._keys = self._build_keys(settings.keys) if settings.keys else None
+        self._ground = Ground(clock=clock, now=now, emit=self._observers.emit)
+        self._wiring = Wiring(settings, self._ground)
+        plan = self._wiring.plan
+        self._keys = (
+            None if plan is None else KeyManager(plan, settings.cache, clock=clock, now=now)
+        )
+        self._closed = False
+        self._health: tuple[float, health.Health] | None = None
+        self._reloading = threading.Lock()
 
     def __repr__(self) -> str:
         return f"KMS(environment={self.environment!r})"
@@ -65,34 +63,93 @@ class KMS:
         """Tenants' key rings and messages under them."""
         if self._keys is None:
             raise ConfigurationError(
-                f"{self._settings.source}: [{self.environment}] has no table "
+                f"{self._wiring.settings.source}: [{self.environment}] has no table "
                 f"[{self.environment}.keys]: add it to use kms.keys"
             )
         return self._keys
 
+    def warm(self, tenants: Iterable[str]) -> dict[str, KMSError]:
+        """Fetch these tenants' primary keys before they are needed, several at a time.
+
+        Returns, by tenant, the error of each that failed: a process may well start without.
+        Raises `MalformedInput` for an id that is not valid.
+        """
+        return self.keys.warm(tenants)
+
+    def health(self) -> health.Health:
+        """Ask every backend of keys and key rings whether it answers; decrypts nothing.
+
+        For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
+        """
+        kept = self._health
+        if kept is not None and self._now() < kept[0] + _HEALTH_TIME:
+            return kept[1]
+        if self._closed:
+            return health.Health(live=False, ready=False, backends=())
+        backends = health.examine(self._wiring)
+        answers = all(backend.ok for backend in backends)
+        ready = answers or (self._keys is not None and self._keys.can_coast())
+        found = health.Health(live=True, ready=ready, backends=backends)
+        self._health = self._now(), found
+        return found
+
+    def reload(self, source: _Source = None) -> None:
+        """Read the configuration again and go on by it; handles and keys in memory stay.
+
+        `source` replaces the one that `load` was given; a mapping that was given then is read as
+        it is now. Backends that are configured as before stay open; the others are closed once
+        what is under way has had its time. Observers stay those of `load`. Raises as `load`, and
+        then everything stays as it was.
+        """
+        with self._reloading:
+            if self._closed:
+                raise UnsupportedOperation("this KMS is closed: load() again")
+            given = self._source if source is None else source
+            settings = read_settings(given, self.environment)
+            if (settings.keys is None) != (self._keys is None):
+                raise ConfigurationError(
+                    f"{settings.source}: the table [{self.environment}.keys] can be changed, but "
+                    "neither added nor taken away without a restart"
+                )
+            before = self._wiring
+            wiring = Wiring(settings, self._ground, before)
+            if self._keys is not None and wiring.plan is not None:
+                self._keys.adopt(wiring.plan, settings.cache)
+            self._wiring, self._source, self._health = wiring, given, None
+        grace = max((each.timeout for each in before.settings.backends.values()), default=0.0)
+        timer = threading.Timer(2 * grace, before.close, args=(wiring,))
+        timer.daemon = True
+        timer.start()
+
     def examine(self) -> list[Finding]:
         """Try every backend, KEK, ring authentication key and the store; change nothing."""
-        found = [finding for binding in self._bindings.values() for finding in binding.check()]
-        keys = self._settings.keys
+        wiring = self._wiring
+        found = [finding for binding in wiring.bindings.values() for finding in binding.check()]
+        keys = wiring.settings.keys
         if keys is None:
             return found
-        keks = dict.fromkeys(keys.wrap_with + keys.unwrap_with)
-        found += [_tried(kek, partial(self._describe, kek)) for kek in keks]
+        found += [
+            _tried(kek, partial(self._describe, kek))
+            for kek in wrapping_keks(wiring.settings.policies)
+            if TENANT_PLACE not in kek
+        ]
         found += [
             _tried(source, partial(self._describe_auth, source))
             for source in keys.authenticate_with
         ]
-        return [*found, _tried(keys.store, partial(self._describe_store, keys.store))]
+        stores = [keys.store] + ([keys.previous_store] if keys.previous_store else [])
+        return [*found, *(_tried(store, partial(self._describe_store, store)) for store in stores)]
 
     def close(self) -> None:
         """Forget keys and close every backend; later operations raise."""
+        self._closed = True
+        self._health = None
         if self._keys is not None:
             self._keys.close()
-        failures = [_closed(binding) for binding in self._bindings.values()]
+        failures = self._wiring.close()
         self._observers.close()
-        for failure in failures:
-            if failure is not None:
-                raise failure
+        if failures:
+            raise failures[0]
 
     def __enter__(self) -> Self:
         return self
@@ -105,73 +162,30 @@ class KMS:
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        import asyncio  # only who uses it pays for it
+
+        await asyncio.to_thread(self.close)
+
     def _describe(self, kek: KekName) -> str:
-        found = self._bindings[kek.backend].describe_key(kek.key)
+        found = self._wiring.bindings[kek.backend].describe_key(kek.key)
         version = "" if found.key_version is None else f", version {found.key_version}"
         return f"wraps and unwraps, key id {found.key_id}{version}"
 
     def _describe_auth(self, source: AuthSource) -> str:
-        return f"authenticates rings, auth id {self._auth_source(source)().auth_id}"
+        return f"authenticates rings, auth id {self._wiring.auth_key(source).auth_id}"
 
     def _describe_store(self, name: str) -> str:
-        page = self._bindings[name].list_rings(None, 1)
+        page = self._wiring.bindings[name].list_rings(None, 1)
         return "keeps key rings" if page.tenants else "keeps key rings, none yet"
-
-    def _bind(self, backend: BackendConfig) -> Binding:
-        settings = self._settings
-        host = Host(
-            name=backend.name,
-            environment=settings.environment,
-            development=settings.development,
-            clock=self._clock,
-            secret=self._secret,
-            resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
-            state=self._states.setdefault(backend.name, {}),
-        )
-        return Binding(
-            backend.type, backend.settings, host, timeout=backend.timeout, emit=self._observers.emit
-        )
-
-    def _secret(self, reference: Reference) -> KeyMaterial:
-        return self._bindings[reference.backend].fetch_secret(SecretRequest(reference)).data
-
-    def _build_keys(self, keys: KeysSettings) -> KeyManager:
-        place = f"[{self.environment}.keys]"
-        for kek in keys.wrap_with + keys.unwrap_with:
-            self._bindings[kek.backend].require("wrap_key", f"{place} names the KEK '{kek}'")
-        self._bindings[keys.store].require("save_ring", f"{place} keeps rings in '{keys.store}'")
-        for source in keys.authenticate_with:
-            operation = "fetch_secret" if isinstance(source.target, Reference) else "ring_auth_key"
-            self._bindings[source.target.backend].require(
-                operation, f"{place} authenticates rings with '{source}'"
-            )
-        sources = [self._auth_source(source) for source in keys.authenticate_with]
-        return KeyManager(
-            RingStore(self._bindings[keys.store], Authenticator(sources)),
-            Wrapping(self._bindings, keys.wrap_with, keys.unwrap_with),
-            self._settings.cache,
-            clock=self._clock,
-            now=self._now,
-        )
-
-    def _auth_source(self, source: AuthSource) -> Callable[[], AuthKey]:
-        target = source.target
-        if isinstance(target, KekName):
-            return lambda: self._auth_key_of(target)
-        return lambda: AuthKey(str(target), _decode_auth_key(self._secret(target), target))
-
-    def _auth_key_of(self, kek: KekName) -> AuthKey:
-        binding = self._bindings[kek.backend]
-        key_id = binding.describe_key(kek.key).key_id
-        return AuthKey(f"{kek}, master key id {key_id}", binding.ring_auth_key(kek.key))
-
-
-def _closed(binding: Binding) -> KMSError | None:
-    try:
-        binding.close()
-    except KMSError as error:
-        return afresh(error)
-    return None
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:
@@ -181,25 +195,6 @@ def _tried(subject: str, look: Callable[[], str]) -> Finding:
         return Finding("error", str(subject), error.message)
 
 
-def open_kms(
-    source: str | os.PathLike[str] | Mapping[str, object] | None, environment: str | None
-) -> KMS:
+def open_kms(source: _Source, environment: str | None) -> KMS:
     """Read a configuration and bind it; what `sentra_kms.load` does."""
-    return KMS(read_settings(source, environment))
-
-
-def _decode_auth_key(text: KeyMaterial, reference: Reference) -> KeyMaterial:
-    raw: KeyMaterial | None = None
-    with suppress(MalformedInput):
-        raw = KeyMaterial(strict_base64(_without_newline(text).reveal()))
-    if raw is None or len(raw.reveal()) != _AUTH_KEY_SIZE:
-        raise ConfigurationError(
-            f"{reference} authenticates rings: it must hold standard base64 of exactly "
-            f"{_AUTH_KEY_SIZE} bytes: make it with `sentra-kms keygen`"
-        )
-    return raw
-
-
-def _without_newline(text: KeyMaterial) -> KeyMaterial:
-    ending = b"\r\n" if text.reveal().endswith(b"\r\n") else b"\n"
-    return KeyMaterial(text.reveal().removesuffix(ending))
+    return KMS(read_settings(source, environment), source=source)

@@ -12,6 +12,8 @@ from sentra_kms.hooktypes import BackendSettings
 from sentra_kms.reference import KekName, Reference
 
 DEFAULT_TIMEOUT = 5.0  # seconds
+DEFAULT_POLICY = "default"
+"""The policy of a tenant that was given none; `[ENV.keys]` says what it is."""
 
 
 class Duration(float):
@@ -50,6 +52,13 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra_json_schema={"default": "60s"},
         ),
     ] = msgspec.field(default_factory=lambda: Duration(60))
+    max_stale: Annotated[
+        Duration,
+        Meta(
+            description="Outage: go on with what was read and unwrapped this long ago, then fail.",
+            extra_json_schema={"default": "1h"},
+        ),
+    ] = msgspec.field(default_factory=lambda: Duration(3600))
     max_keys: Annotated[int, Meta(ge=1, description="Tenant keys held in memory.")] = 10_000
 
 
@@ -75,6 +84,58 @@ class KeysSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         ),
     ] = ()
     store: Annotated[str, Meta(description="The backend that keeps the key rings.")]
+    previous_store: Annotated[
+        str | None,
+        Meta(description="While migrating: key rings that are not in store yet are here."),
+    ] = None
+    min_wraps: Annotated[
+        int | None,
+        Meta(ge=1, description="How many KEKs of wrap_with must wrap; absent: all of them."),
+    ] = None
+    rotate_after: Annotated[
+        Duration | None,
+        Meta(description="When a tenant's primary key version is due for rotation."),
+    ] = None
+
+
+class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One table `[ENV.policies.NAME]`; what it omits is that of `[ENV.keys]` and `[ENV.cache]`."""
+
+    wrap_with: Annotated[
+        tuple[KekName, ...] | None,
+        Meta(
+            min_length=1,
+            max_length=16,
+            description="The KEKs BACKEND:KEY that wrap the keys of its tenants.",
+        ),
+    ] = None
+    unwrap_with: Annotated[
+        tuple[KekName, ...] | None, Meta(description="Older KEKs that may still unwrap them.")
+    ] = None
+    min_wraps: Annotated[
+        int | None, Meta(ge=1, description="How many KEKs of wrap_with must wrap.")
+    ] = None
+    rotate_after: Annotated[
+        Duration | None, Meta(description="When a primary key version is due for rotation.")
+    ] = None
+    key_ttl: Annotated[
+        Duration | None,
+        Meta(description="An unwrapped key lives this long; 0s asks the KMS every time."),
+    ] = None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy with nothing omitted; times in seconds.
+
+    `unwrap_with` has all KEKs that may unwrap, those of `wrap_with` first.
+    """
+
+    name: str
+    wrap_with: tuple[KekName, ...]
+    unwrap_with: tuple[KekName, ...]
+    min_wraps: int
+    rotate_after: float | None
+    key_ttl: float
 
 
 class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,3 +166,4 @@ class Settings(msgspec.Struct, frozen=True):
     cache: CacheSettings
     audit: AuditSettings
     keys: KeysSettings | None
+    policies: dict[str, Policy]

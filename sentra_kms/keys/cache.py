@@ -1,305 +1,357 @@
-"""Unwrapped tenant keys and what is derived from them, for a bounded time and in bounded number.
+"""How long what is held of a tenant serves, and how it is fetched when it does not.
 
-Reads on the hot path take no lock: they look one object up in a dict. Whatever changes is
-replaced whole. Ring loads and unwraps are single flights.
+Each ring and each key has two ends. At the first (`_AHEAD` of its TTL) it is fetched anew in the
+background while it goes on serving. At the second it serves no more, and who needs it waits; but
+if the service is out of reach, what was fetched less than `max_stale` ago goes on ("coasts"), and
+every few seconds a request is the occasion to try again. Only an outage is coasted over: a
+service that answers *no* is obeyed at once.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
+from typing import Protocol
 
-from sentra_kms.errors import KeyUnavailable
+import msgspec
+
+from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.forks import tell_after_fork
+from sentra_kms.keys.background import Background, Runner
 from sentra_kms.keys.flight import SingleFlight
+from sentra_kms.keys.held import Entry, HeldKey
+from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Epoch, Opener
+from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.ring import Ring, Version
 from sentra_kms.material import KeyMaterial
 
-MAX_OPENERS = 4096  # of all tenants together; some 3 KiB each
 RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
 _JITTER = 0.1  # of a TTL, taken off
+_AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
+_STORE = "store"
 
 
-class HeldKey:
-    """An unwrapped key and when it must be unwrapped anew, in monotonic seconds."""
+class Bounds(msgspec.Struct, frozen=True):
+    """How long rings are held, in seconds, and how many keys."""
 
-    __slots__ = ("expires", "material")
-
-    def __init__(self, material: KeyMaterial, expires: float) -> None:
-        self.material: KeyMaterial = material
-        self.expires: float = expires
+    ring_ttl: float
+    max_stale: float
+    max_keys: int
 
 
-class Entry:
-    """What is held of one tenant under one state of its ring."""
+class Source(Protocol):
+    """Where rings and keys come from."""
 
-    __slots__ = ("deadline", "forced", "keys", "openers", "ring")
+    def load(self, tenant: str) -> Ring:
+        """Read and verify a ring."""
+        ...
 
-    def __init__(self, ring: Ring, deadline: float) -> None:
-        self.ring: Ring = ring
-        self.deadline: float = deadline
-        self.forced: float = float("-inf")  # when a reload before the deadline was last forced
-        self.keys: dict[int, HeldKey] = {}
-        self.openers: dict[bytes, Opener] = {}
+    def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
+        """Ask a KEK for a key."""
+        ...
+
+    def key_ttl(self, policy: str) -> float:
+        """Return how long keys of a policy are held, in seconds."""
+        ...
+
+    def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
+        """Whether everybody who could unwrap failed a moment ago."""
+        ...
 
 
 class KeyCache:
-    """Entries by tenant. `now` is a monotonic clock; TTLs are in seconds.
+    """Entries by tenant. `now` is a monotonic clock.
 
-    `entries` and `epochs` are read by the managers' hot paths and written here only.
+    `entries` and `epochs` are for the managers' hot paths to look things up.
     """
 
     def __init__(
         self,
+        source: Source,
+        bounds: Bounds,
         *,
-        load: Callable[[str], Ring],
-        unwrap: Callable[[Ring, Version], KeyMaterial],
         now: Callable[[], float],
-        key_ttl: float,
-        ring_ttl: float,
-        max_keys: int,
+        background: Runner | None = None,
     ) -> None:
         self.now = now
-        self.entries: dict[str, Entry] = {}
-        self.epochs: dict[str, Epoch] = {}
-        self._load = load
-        self._unwrap = unwrap
-        self._key_ttl = key_ttl
-        self._ring_ttl = ring_ttl
-        self._max_keys = max_keys
-        self._held = 0
-        self._closed = False
+        self._source = source
+        self._bounds = bounds
+        self._memory = Memory(bounds.max_keys)
+        self.entries = self._memory.entries
+        self.epochs = self._memory.epochs
+        self._background = background or Background()
+        self._outages = Outages(now)
         self._loads: SingleFlight[Entry] = SingleFlight()
         self._unwraps: SingleFlight[HeldKey] = SingleFlight()
-        # Where each opener is kept, the longest kept first.
-        self._openers: dict[tuple[str, bytes], dict[bytes, Opener]] = {}
         self.after_fork()
         tell_after_fork(self)
 
     def after_fork(self) -> None:
-        """Start the child with salts of its own."""
-        self._lock = threading.Lock()
-        self.epochs.clear()
+        """Give the child other times than its siblings have."""
+        self._salt = os.urandom(8)
+
+    def adopt(self, bounds: Bounds) -> None:
+        """Hold things to other bounds from now on."""
+        self._bounds = bounds
+        self._memory.max_keys = bounds.max_keys
+
+    def staleness(self) -> float:
+        """Return for how many seconds a process may go on with what was changed elsewhere."""
+        return max(self._bounds.ring_ttl, self._bounds.max_stale)
 
     def entry(self, tenant: str) -> Entry:
         """Return a tenant's entry, loading its ring if it is not held or due for a look."""
         found = self.entries.get(tenant)
-        if found is not None and self.now() < found.deadline:
+        if found is None:
+            return self._loads.do(tenant, lambda: self._loaded(tenant, None))
+        now = self.now()
+        if now < found.deadline:
             return found
-        return self._loads.do(tenant, lambda: self._loaded(tenant))
+        if self._is_fresh(found, now) or (self._is_known_down(found) and self._coasts(found, now)):
+            self._load_ahead(found, now)
+            return found
+        try:
+            return self._loads.do(tenant, lambda: self._loaded(tenant, found))
+        except ServiceUnavailable:
+            if not self._coasts(found, self.now()):
+                raise
+        self._coast(found, found.read)
+        return found
 
     def reload(self, entry: Entry) -> Entry:
         """Return a newer entry than this one, read now unless that was done a moment ago.
 
         Then it is this one again. Who comes while it is read gets what is read.
         """
-        return self._loads.do((entry.ring.tenant, "forced"), lambda: self._forced(entry))
+        return self._loads.do((entry.tenant, "forced"), lambda: self._forced(entry))
 
     def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
-        entry = self._renewed(ring)
-        if key is not None and ring.primary is not None:
-            entry.keys[ring.primary] = self._hold(key)
-        return self._put(entry)
+        return self._replace(ring, self.now(), key)
 
-    def key(self, entry: Entry, version: Version) -> HeldKey:
+    def key(self, entry: Entry, number: int) -> HeldKey:
         """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
-        if version.state != "enabled":
+        state = entry.state(number)
+        if state != "enabled":
             raise KeyUnavailable(
-                f"version {version.version} of tenant '{entry.ring.tenant}' is {version.state}",
-                subject=entry.ring.tenant,
+                f"version {number} of tenant '{entry.tenant}' is {state}", subject=entry.tenant
             )
-        held = entry.keys.get(version.version)
-        if held is not None and self.now() < held.expires:
+        held = entry.key(number)
+        if held is None:
+            return self._fetch(entry, number, None)
+        now = self.now()
+        if now < held.deadline:
             return held
-        ring = entry.ring
-        flight = (ring.tenant, ring.ring_id, ring.sequence, version.version)
-        return self._unwraps.do(flight, lambda: self._unwrapped(entry, version))
+        end = held.taken + self._ttl(entry)
+        last = held.taken + self._bounds.max_stale
+        if now < end or (now < last and (held.is_coasting or self._is_out(entry, number))):
+            held.deadline = end if now < end else min(now + PROBE_INTERVAL, last)
+            self._background.submit(
+                (entry.tenant, number), lambda: self._fetch_ahead(entry, number, held)
+            )
+            return held
+        try:
+            return self._fetch(entry, number, held)
+        except ServiceUnavailable:
+            if self.now() >= last:
+                raise
+        self._coast(held, held.taken)
+        return held
 
-    def epoch(self, entry: Entry, version: Version, cost: int) -> Epoch:
+    def epoch(self, entry: Entry, number: int, cost: int) -> Epoch:
         """Return a new epoch of a version, and make it the one that the tenant's writers use.
 
         `cost` ticks are drawn from it before anybody else can.
         """
-        held = self.key(entry, version)
-        ring = entry.ring
-        epoch = Epoch(held.material, ring.tenant, ring.ring_id, version.version, held.expires)
-        epoch.deadline = min(entry.deadline, held.expires)
+        held = self.key(entry, number)
+        end = self.now() + self._ttl(entry)
+        epoch = Epoch(held.material, entry.tenant, entry.ring_id, number, end)
+        epoch.deadline = min(entry.deadline, held.deadline, end)
         epoch.draw(cost)
-        with self._lock:
-            if self.entries.get(ring.tenant) is entry:
-                self.epochs[ring.tenant] = epoch
+        self._memory.keep_epoch(entry, held, epoch)
         return epoch
 
-    def opener(self, entry: Entry, version: Version, prefix: bytes) -> Opener:
+    def opener(self, entry: Entry, number: int, prefix: bytes) -> Opener:
         """Return the opener of a message's prefix, kept for the next one with the same prefix."""
+        held = self.key(entry, number)
         found = entry.openers.get(prefix)
-        if found is not None and self.now() < found.expires:
+        if found is not None and found.key is held.material:
+            found.expires = held.deadline
             return found
-        held = self.key(entry, version)
-        made = Opener(held.material, entry.ring.tenant, prefix, held.expires)
-        with self._lock:
-            if self.entries.get(entry.ring.tenant) is entry:
-                self._keep(entry, prefix, made)
+        made = Opener(held.material, entry.tenant, prefix, held.deadline)
+        self._memory.keep_opener(entry, held, prefix, made)
         return made
+
+    def can_coast(self) -> bool:
+        """Whether some tenant's key is held that may serve through an outage."""
+        now, last = self.now(), self._bounds.max_stale
+        entries = list(self.entries.values())  # a copy, since other threads change it
+        return any(
+            now < entry.read + last and any(now < held.taken + last for held in entry.all_held())
+            for entry in entries
+        )
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self.entries.clear()
-            self.epochs.clear()
-            self._openers.clear()
-            self._held = 0
+        self._memory.clear()
 
     def close(self) -> None:
         """Forget everything, and hold nothing from now on."""
-        self._closed = True
-        self.clear()
+        self._background.close()
+        self._memory.close()
 
-    def _loaded(self, tenant: str) -> Entry:
+    # --- rings
+
+    def _loaded(self, tenant: str, before: Entry | None) -> Entry:
         # The flight before this one may have landed since this thread looked.
         found = self.entries.get(tenant)
-        if found is not None and self.now() < found.deadline:
+        if found is not None and found is not before:
             return found
-        return self.replace(self._load(tenant))
+        return self._load(tenant)
+
+    def _load(self, tenant: str) -> Entry:
+        ring, begun = self._read(tenant)
+        return self._replace(ring, begun, None)
+
+    def _read(self, tenant: str) -> tuple[Ring, float]:
+        """Read a ring; return it and when that began."""
+        begun = self.now()
+        try:
+            ring = self._source.load(tenant)
+        except ServiceUnavailable:
+            self._outages.failed(_STORE)
+            raise
+        except KMSError:
+            self._memory.drop(tenant)  # what the store says now holds, whatever was held
+            raise
+        self._outages.worked(_STORE)
+        return ring, begun
+
+    def _load_ahead(self, entry: Entry, now: float) -> None:
+        """Have a ring read in the background, and serve the one at hand meanwhile."""
+        end, last = entry.read + self._ring_ttl(entry), entry.read + self._bounds.max_stale
+        entry.deadline = end if now < end else min(now + PROBE_INTERVAL, last)
+        tenant = entry.tenant
+
+        def work() -> None:
+            try:
+                if self._outages.should_wait(_STORE):
+                    self._coast(entry, entry.read)
+                else:
+                    self._loads.do(tenant, lambda: self._loaded(tenant, entry))
+            except ServiceUnavailable:
+                self._coast(entry, entry.read)
+
+        self._background.submit(tenant, work)
 
     def _forced(self, entry: Entry) -> Entry:
-        tenant = entry.ring.tenant
-        current = self.entries.get(tenant, entry)
-        if current.ring.sequence > entry.ring.sequence:
+        current = self.entries.get(entry.tenant, entry)
+        if current.sequence > entry.sequence:
             return current
         if self.now() < current.forced + RELOAD_INTERVAL:
             return entry
         current.forced = self.now()
-        fresh = self.replace(self._load(tenant))
+        fresh = self._load(entry.tenant)
         fresh.forced = current.forced
         return fresh
 
-    def _renewed(self, ring: Ring) -> Entry:
-        """Make an entry that takes over what an earlier one held of versions still enabled."""
-        now = self.now()
-        entry = Entry(ring, now + self._jittered(self._ring_ttl))
-        before = self.entries.get(ring.tenant)
-        if before is None:
-            return entry
-        entry.forced = before.forced
-        usable = _same_keys(before.ring, ring)
-        for number, held in list(before.keys.items()):
-            if number in usable and now < held.expires:
-                entry.keys[number] = held
-        with self._lock:
-            for prefix, opener in list(before.openers.items()):
-                if opener.version in usable and now < opener.expires:
-                    self._keep(entry, prefix, opener)
-        return entry
+    def _replace(self, ring: Ring, read: float, key: KeyMaterial | None) -> Entry:
+        entry = Entry(ring, read)
+        entry.deadline = read + _AHEAD * self._ring_ttl(entry)
+        held: HeldKey | None = None
+        if key is not None and ring.primary is not None and self._ttl(entry) > 0:
+            held = self._made(entry, ring.primary, key, self.now())
+        return self._memory.put(entry, ring, held)
 
-    def _keep(self, entry: Entry, prefix: bytes, opener: Opener) -> None:
-        if self._closed:
-            return
-        place = (entry.ring.tenant, prefix)
-        self._openers.pop(place, None)
-        if len(self._openers) >= MAX_OPENERS:
-            oldest = next(iter(self._openers))
-            self._openers.pop(oldest).pop(oldest[1], None)
-        entry.openers[prefix] = opener
-        self._openers[place] = entry.openers
+    def _is_fresh(self, entry: Entry, now: float) -> bool:
+        return now < entry.read + self._ring_ttl(entry)
 
-    def _put(self, entry: Entry) -> Entry:
-        """Hold the entry, unless a newer one is held; return the one that is."""
-        tenant = entry.ring.tenant
-        with self._lock:
-            if self._closed:
-                return entry
-            before = self.entries.pop(tenant, None)
-            if before is not None and before.ring.sequence > entry.ring.sequence:
-                # Another thread has seen a newer ring while this one was being read.
-                self.entries[tenant] = before
-                return before
-            self._held += len(entry.keys) - (len(before.keys) if before else 0)
-            self.entries[tenant] = entry
-            epoch = self.epochs.get(tenant)
-            if epoch is not None:
-                self._carry(epoch, before, entry)
-            self._trim(tenant)
-            return entry
+    def _is_known_down(self, entry: Entry) -> bool:
+        return entry.is_coasting or self._outages.is_known(_STORE)
 
-    def _carry(self, epoch: Epoch, before: Entry | None, entry: Entry) -> None:
-        """Let writers keep an epoch under the ring that was read now, if it still has its key."""
-        same = before is not None and epoch.version in _same_keys(before.ring, entry.ring)
-        if same and epoch.version == entry.ring.primary and epoch.version in entry.keys:
-            epoch.deadline = min(entry.deadline, epoch.expires)
-        else:
-            del self.epochs[entry.ring.tenant]
+    def _coasts(self, entry: Entry, now: float) -> bool:
+        return now < entry.read + self._bounds.max_stale
 
-    def _unwrapped(self, entry: Entry, version: Version) -> HeldKey:
-        # The flight before this one may have landed since this thread looked.
-        held = entry.keys.get(version.version)
-        if held is not None and self.now() < held.expires:
-            return held
-        tenant = entry.ring.tenant
-        held = self._hold(self._unwrap(entry.ring, version))
-        with self._lock:
-            self._admit(entry, version.version, held)
-            current = self.entries.get(tenant)
-            if current is not None and version.version in _same_keys(entry.ring, current.ring):
-                # The ring may have been read again while the KEK was asked.
-                self._admit(current, version.version, held)
-            self._trim(tenant)
+    def _coast(self, held: Entry | HeldKey, since: float) -> None:
+        """Go on with what was fetched at `since`, until the next try."""
+        held.is_coasting = True
+        held.deadline = min(self.now() + PROBE_INTERVAL, since + self._bounds.max_stale)
+
+    # --- keys
+
+    def _fetch(self, entry: Entry, number: int, before: HeldKey | None) -> HeldKey:
+        """Unwrap a key, once for all who ask at the same time."""
+        if self._ttl(entry) == 0:
+            return self._unwrapped(entry, number)  # each asks for himself
+        flight = (entry.tenant, entry.ring_id, entry.sequence, number)
+
+        def once() -> HeldKey:
+            # The flight before this one may have landed since this thread looked.
+            current = self.entries.get(entry.tenant, entry)
+            held = current.key(number) if number in entry.same_keys(current) else None
+            if held is not None and (before is None or held.taken > before.taken):
+                return held
+            return self._unwrapped(entry, number)
+
+        return self._unwraps.do(flight, once)
+
+    def _fetch_ahead(self, entry: Entry, number: int, held: HeldKey) -> None:
+        """Unwrap a key in the background, unless its KEKs are known to be out of reach."""
+        try:
+            if self._is_out(entry, number):
+                self._coast(held, held.taken)
+            else:
+                self._fetch(entry, number, held)
+        except ServiceUnavailable:
+            self._coast(held, held.taken)
+
+    def _is_out(self, entry: Entry, number: int) -> bool:
+        """Whether every KEK of a version is known to be out of reach."""
+        ring = self._memory.ring(entry)
+        version = None if ring is None else ring.find(number)
+        if ring is None or version is None:
+            return False
+        return self._source.is_out_of_reach(ring, version)
+
+    def _unwrapped(self, entry: Entry, number: int) -> HeldKey:
+        begun = self.now()
+        entry, ring, version = self._with_ring(entry, number)
+        try:
+            material = self._source.unwrap(ring, version)
+        except ServiceUnavailable:
+            raise
+        except KMSError:
+            self._memory.forget(entry.tenant, number)
+            raise
+        held = self._made(entry, number, material, begun)
+        if self._ttl(entry) > 0:
+            self._memory.admit(entry, held)
         return held
 
-    def _admit(self, entry: Entry, number: int, held: HeldKey) -> None:
-        if number not in entry.keys and self.entries.get(entry.ring.tenant) is entry:
-            self._held += 1
-        entry.keys.pop(number, None)  # what was unwrapped last stands last
-        entry.keys[number] = held
+    def _with_ring(self, entry: Entry, number: int) -> tuple[Entry, Ring, Version]:
+        """Return the whole ring of an entry, read anew if it is not at hand, and a version."""
+        ring = self._memory.ring(entry)
+        if ring is None:
+            ring, begun = self._read(entry.tenant)
+            entry = self._replace(ring, begun, None)
+        version = ring.find(number)
+        if version is None or version.state != "enabled":
+            state = "gone" if version is None else version.state
+            raise KeyUnavailable(
+                f"version {number} of tenant '{entry.tenant}' is {state}", subject=entry.tenant
+            )
+        return entry, ring, version
 
-    def _trim(self, keep: str) -> None:
-        """Drop the entries that were put longest ago: past their time, or over the bound."""
-        while True:
-            oldest = next((tenant for tenant in self.entries if tenant != keep), None)
-            if oldest is None:
-                self._trim_one(keep)
-                return
-            if not (self._is_over() or self._is_past(self.entries[oldest])):
-                return
-            dropped = self.entries.pop(oldest)
-            dropped.openers.clear()
-            self._held -= len(dropped.keys)
-            self.epochs.pop(oldest, None)
+    def _made(self, entry: Entry, number: int, material: KeyMaterial, taken: float) -> HeldKey:
+        return HeldKey(number, material, taken, taken + _AHEAD * self._ttl(entry))
 
-    def _trim_one(self, tenant: str) -> None:
-        """Hold one tenant that has more versions in use than all may have to the bound."""
-        entry = self.entries.get(tenant)
-        while entry is not None and self._is_over() and len(entry.keys) > 1:
-            number = next(iter(entry.keys))
-            del entry.keys[number]
-            self._held -= 1
-            for prefix in [p for p, opener in entry.openers.items() if opener.version == number]:
-                del entry.openers[prefix]
+    def _ttl(self, entry: Entry) -> float:
+        return self._jittered(self._source.key_ttl(entry.policy), entry)
 
-    def _is_over(self) -> bool:
-        return max(self._held, len(self.entries)) > self._max_keys
+    def _ring_ttl(self, entry: Entry) -> float:
+        return self._jittered(self._bounds.ring_ttl, entry)
 
-    def _is_past(self, entry: Entry) -> bool:
-        now = self.now()
-        return now >= entry.deadline and all(now >= held.expires for held in entry.keys.values())
-
-    def _hold(self, material: KeyMaterial) -> HeldKey:
-        return HeldKey(material, self.now() + self._jittered(self._key_ttl))
-
-    def _jittered(self, ttl: float) -> float:
-        return ttl * (1 - _JITTER * int.from_bytes(os.urandom(2), "big") / 0xFFFF)
-
-
-def _same_keys(before: Ring, now: Ring) -> set[int]:
-    """Return the versions enabled now that hold the key they held before."""
-    if before.ring_id != now.ring_id:
-        return set()
-    checks = {version.version: version.check for version in before.versions}
-    return {
-        version.version
-        for version in now.versions
-        if version.state == "enabled" and checks.get(version.version) == version.check
-    }
+    def _jittered(self, ttl: float, entry: Entry) -> float:
+        # Of a tenant always the same, so that it need not be kept; of two processes never.
+        return ttl * (1 - _JITTER * (hash((self._salt, entry.tenant)) & 0xFFFF) / 0xFFFF)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -31,7 +31,11 @@ class VersionInfo(msgspec.Struct, frozen=True):
 
 
 class RingInfo(msgspec.Struct, frozen=True):
-    """A tenant's key ring as it was when it was read or saved. `ring_id` is hex."""
+    """A tenant's key ring as it was when it was read or saved. `ring_id` is hex.
+
+    `rotation_due` is when its policy's `rotate_after` has passed for the primary version, `None`
+    if there is no such time; `is_overdue` says whether that was before now.
+    """
 
     tenant: str
     ring_id: str
@@ -39,10 +43,16 @@ class RingInfo(msgspec.Struct, frozen=True):
     policy: str
     primary: int | None
     versions: tuple[VersionInfo, ...]
+    rotation_due: datetime | None = None
+    is_overdue: bool = False
 
 
-def ring_info(ring: Ring) -> RingInfo:
-    """Describe a ring."""
+def ring_info(ring: Ring, rotate_after: float | None = None, now: float = 0.0) -> RingInfo:
+    """Describe a ring; `rotate_after` is in seconds, `now` in seconds since 1970."""
+    primary = ring.find(ring.primary) if ring.primary is not None else None
+    due: datetime | None = None
+    if primary is not None and rotate_after is not None:
+        due = _time(primary.created) + timedelta(seconds=rotate_after)
     return RingInfo(
         tenant=ring.tenant,
         ring_id=ring.ring_id.hex(),
@@ -50,6 +60,8 @@ def ring_info(ring: Ring) -> RingInfo:
         policy=ring.policy,
         primary=ring.primary,
         versions=tuple(_version_info(version) for version in ring.versions),
+        rotation_due=due,
+        is_overdue=due is not None and due.timestamp() <= now,
     )
 
 

@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 
 from sentra_kms.context import RING_ID_SIZE, Context, WrapContext
 from sentra_kms.errors import (
     AlreadyExists,
-    ConfigurationError,
     Conflict,
+    KeyUnavailable,
+    KMSError,
     MalformedInput,
     RingRejected,
     TenantNotFound,
-    UnsupportedOperation,
 )
-from sentra_kms.keys.cache import KeyCache
+from sentra_kms.keys import states
+from sentra_kms.keys.background import Runner
+from sentra_kms.keys.cache import Bounds, KeyCache
+from sentra_kms.keys.changes import KeySource, Plan, Rings
+from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
 from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.message import Buffer
-from sentra_kms.keys.ring import (
-    DEFAULT_POLICY,
-    Ring,
-    Version,
-    check_value,
-    first_ring,
-    new_version,
-    with_version,
-    with_versions,
-)
-from sentra_kms.keys.store import Loaded, RingStore
+from sentra_kms.keys.ring import Ring, Version, first_ring, with_policy, with_version, with_versions
+from sentra_kms.keys.store import Loaded
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
-from sentra_kms.settings import CacheSettings
+from sentra_kms.settings import DEFAULT_POLICY, CacheSettings
 from sentra_kms.tenant import check_tenant
 
-_SAVE_TIME = 30.0  # seconds over which a lost compare-and-set is tried again
 _MAX_REQUEST = 256  # characters of a request id
-_KEY_SIZE = 32
+_MAX_GRACE = timedelta(days=3650)
+_MAX_HANDLES = 4096
 
 
 class KeyManager:
@@ -49,24 +45,22 @@ class KeyManager:
 
     def __init__(
         self,
-        store: RingStore,
-        wrapping: Wrapping,
+        plan: Plan,
         cache: CacheSettings,
         *,
         clock: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
+        background: Runner | None = None,
     ) -> None:
-        self._store = store
-        self._wrapping = wrapping
         self._clock = clock
+        self._rings = Rings(plan, clock)
         self._cache = KeyCache(
-            load=self._load,
-            unwrap=lambda ring, version: wrapping.unwrap(version, ring.where(version.version)),
-            now=now,
-            key_ttl=cache.key_ttl,
-            ring_ttl=cache.ring_ttl,
-            max_keys=cache.max_keys,
+            KeySource(self._rings), _bounds(cache), now=now, background=background
         )
+        self._destruction = Destruction(
+            self._rings, clock=clock, replace=self._cache.replace, staleness=self._cache.staleness
+        )
+        self._handles: dict[str, TenantKeys] = {}
 
     def create(
         self,
@@ -76,27 +70,33 @@ class KeyManager:
     ) -> RingInfo:
         """Make a tenant's key ring with its first version; nothing else ever makes a tenant.
 
-        With `exist_ok` a ring that is there is described instead. Raises `AlreadyExists`,
-        `MalformedInput` for an id that is not valid, and what the store or the KEKs raise.
+        `policy` names one of the configuration's policies, whose KEKs wrap the ring; `None` is
+        the default one, that of `[keys]`. With `exist_ok` a ring that is there is described
+        instead, whatever its policy. Raises `AlreadyExists`, `MalformedInput` for an id that is
+        not valid, `ConfigurationError` for an unknown policy, and what the store or the KEKs
+        raise.
         """
         check_tenant(tenant)
-        if policy not in {None, DEFAULT_POLICY}:
-            raise ConfigurationError(
-                f"there is no policy '{policy}': this version has only '{DEFAULT_POLICY}'"
-            )
+        wrapping = self._rings.wrapping(policy, tenant)
         existing = self._find(tenant)
         if existing is None:
-            made = self._create(tenant)
+            made = self._create(tenant, wrapping)
             if made is not None:
-                return ring_info(made)
-            existing = self._store.load(tenant).ring  # somebody else was faster
+                return self._info(made)
+            existing = self._rings.store.load(tenant).ring  # somebody else was faster
         if exist_ok:
-            return ring_info(existing)
+            return self._info(existing)
         raise AlreadyExists(f"tenant '{tenant}' has a key ring already", subject=tenant)
 
     def tenant(self, tenant: str) -> TenantKeys:
         """Return the handle for a tenant's messages; looks nothing up yet."""
-        return TenantKeys(self._cache, tenant)
+        found = self._handles.get(tenant)
+        if found is None:
+            found = TenantKeys(self._cache, tenant)
+            if len(self._handles) >= _MAX_HANDLES:
+                self._handles.clear()  # they are cheap to make, and hold nothing
+            self._handles[tenant] = found
+        return found
 
     def encrypt(self, tenant: str, plaintext: Buffer, context: Context = None) -> bytes:
         """Encrypt for a tenant; see `TenantKeys.encrypt`."""
@@ -129,8 +129,9 @@ class KeyManager:
 
         With `request_id` (text, 1 to 256 characters) a retry makes no second version, however often
         and wherever it is made: the ring keeps the id. Rotations at once make a version each.
-        Raises `TenantNotFound`, `RingRejected` (also when the ring is full), `Conflict` after
-        30 s of lost races, and what the store or the KEKs raise.
+        Raises `TenantNotFound`, `KeyUnavailable` for a shredded tenant, `RingRejected` (also when
+        the ring is full), `Conflict` after 30 s of lost races, and what the store or the KEKs
+        raise.
         """
         check_tenant(tenant)
         if request_id is not None:
@@ -143,61 +144,176 @@ class KeyManager:
             if request_id is not None and any(v.request == request_id for v in ring.versions):
                 key = None
                 return None
-            version, key = self._new_version(ring.where(ring.next_number()), request_id)
+            _refuse_shredded(ring)
+            wrapping = self._rings.wrapping(ring.policy, tenant)
+            where = ring.where(ring.next_number())
+            version, key = self._rings.new_version(wrapping, where, request_id)
             return with_version(ring, version)
 
-        ring = self._change(tenant, change)
-        self._cache.replace(ring, key)
-        return ring_info(ring)
+        return self._changed(self._rings.change(tenant, change), key)
 
     def rewrap(self, tenant: str) -> RingInfo:
-        """Wrap every version under the KEKs of `wrap_with` as they are now, and no others.
+        """Wrap every version under the KEKs of its policy as they are now, and no others.
 
-        The keys stay the same. What is wrapped by the current KEK version is left as it is; a
-        ring that the first key of `authenticate_with` did not sign is signed anew all the same.
-        Raises as `rotate` does.
+        The keys stay the same. What is wrapped by the current KEK version is left as it is, what
+        was missing is wrapped too; a ring that the first key of `authenticate_with` did not sign
+        is signed anew all the same. Raises as `rotate` does.
         """
         check_tenant(tenant)
 
         def change(loaded: Loaded) -> Ring | None:
             ring = loaded.ring
-            versions = tuple(
-                self._wrapping.renew(version, ring.where(version.version))
-                for version in ring.versions
-            )
+            versions = self._renewed(ring, self._rings.wrapping(ring.policy, tenant))
             if versions == ring.versions and loaded.signed_by_first:
                 return None
             return with_versions(ring, versions)
 
-        ring = self._change(tenant, change)
-        self._cache.replace(ring)
-        return ring_info(ring)
+        return self._changed(self._rings.change(tenant, change))
+
+    def set_policy(self, tenant: str, policy: str) -> RingInfo:
+        """Put a tenant under another policy: its KEKs wrap every version, and no others do.
+
+        The KEKs of the policy before must still unwrap. Nothing changes if one cannot: policy
+        and wraps are saved together. Raises `ConfigurationError` for an unknown policy, and as
+        `rotate` does.
+        """
+        check_tenant(tenant)
+        target = self._rings.wrapping(policy, tenant)
+
+        def change(loaded: Loaded) -> Ring | None:
+            ring = loaded.ring
+            versions = self._renewed(ring, target)
+            if (ring.policy, ring.versions) == (policy, versions) and loaded.signed_by_first:
+                return None
+            return with_policy(ring, policy, versions)
+
+        return self._changed(self._rings.change(tenant, change))
+
+    def release(self, tenant: str, policy: str = DEFAULT_POLICY) -> RingInfo:
+        """Let go of a tenant's own KEK and keep the data: the KEKs of `policy` wrap it instead.
+
+        For a customer who takes back a KEK of theirs but leaves the data with us, which opens as
+        before. Their KEK must still unwrap; when this returns it wraps nothing of the ring any
+        more, so that they may destroy it. (`revoke` is the other end: the data goes with the
+        KEK.) Raises as `set_policy` does, and `KeyUnavailable`, with nothing changed, if a KEK
+        of the policy before would go on wrapping.
+        """
+        check_tenant(tenant)
+        before = self._rings.store.load(tenant).ring
+        ours = set(self._rings.wrapping(policy, tenant).keks(tenant))
+        theirs = set(self._rings.wrapping(before.policy, tenant).keks(tenant))
+        if before.policy != policy and ours & theirs:
+            raise KeyUnavailable(
+                f"{', '.join(sorted(ours & theirs))} would go on wrapping the keys of '{tenant}' "
+                f"under policy '{policy}': release it to a policy without that KEK",
+                subject=tenant,
+            )
+        return self.set_policy(tenant, policy)
+
+    def disable(self, tenant: str, version: int) -> RingInfo:
+        """Let a key version neither encrypt nor decrypt until it is enabled again.
+
+        In force here at once, in other processes within `ring_ttl`. The primary version cannot be
+        disabled: rotate first. Raises `KeyNotFound`, `KeyUnavailable` for one that is scheduled
+        or destroyed, `UnsupportedOperation` for the primary one, and as `rotate` does.
+        """
+        return self._to_state(tenant, lambda ring: states.disabled(ring, version))
+
+    def enable(self, tenant: str, version: int) -> RingInfo:
+        """Let a disabled version decrypt again; raises as `disable` does."""
+        return self._to_state(tenant, lambda ring: states.enabled(ring, version))
+
+    def schedule_destroy(self, tenant: str, version: int, after: timedelta) -> RingInfo:
+        """Have a key version destroyed by the first `destroy_due` when `after` has passed.
+
+        Until then it opens nothing and `cancel_destroy` brings it back, disabled. A version that
+        is scheduled already keeps its time. `after` is from nothing to ten years. Raises as
+        `disable` does, and `MalformedInput`.
+        """
+        if type(after) is not timedelta or not timedelta(0) <= after <= _MAX_GRACE:
+            raise MalformedInput("after is a timedelta from 0 to 3650 days, the time of grace")
+        when = self._clock() + after.total_seconds()
+        return self._to_state(tenant, lambda ring: states.scheduled(ring, version, when))
+
+    def cancel_destroy(self, tenant: str, version: int) -> RingInfo:
+        """Take a scheduled version back; it is disabled then. Raises as `disable` does."""
+        return self._to_state(tenant, lambda ring: states.taken_back(ring, version))
+
+    def destroy_due(self) -> DestroyReport:
+        """Destroy every scheduled version whose time has come, of all tenants.
+
+        *Destroyed* means that the version's wraps are erased from the live ring; the report says
+        what may still hold them, and until when. A tenant that fails is reported and the others
+        go on. May be stopped and repeated at any point. Raises what listing the store raises.
+        """
+        return self._destruction.due()
+
+    def shred(self, tenant: str, confirm: str) -> Shredded:
+        """Destroy every key of a tenant now, for good: all of its data is gone with them.
+
+        `confirm` is the tenant's id again. The ring stays, without keys, so that the id is never
+        given new ones. Returns the report, with a receipt for the evidence file. To shred a
+        tenant again is no error. Raises `MalformedInput` and as `rotate` does.
+        """
+        return self._destruction.all_of(tenant, confirm, "shred")
+
+    def revoke(self, tenant: str, confirm: str) -> Shredded:
+        """End a tenant whose own KEK is withdrawn: no KEK is asked, the data is gone with it.
+
+        As `shred`, for a tenant of a policy with KEKs of its own; `UnsupportedOperation` for one
+        of the default policy. (`release` is the other end: the KEK goes and the data stays.)
+        """
+        return self._destruction.all_of(tenant, confirm, "revoke")
+
+    def move(self, tenant: str) -> RingInfo:
+        """Move a tenant's ring from `previous_store` to `store`; one that is there stays.
+
+        May be stopped at any point: whoever next reads the ring finishes the move. Raises as
+        `rotate` does.
+        """
+        check_tenant(tenant)
+        return self._changed(self._rings.retried(lambda: self._rings.store.move(tenant).ring))
 
     def describe(self, tenant: str) -> RingInfo:
         """Return the tenant's ring as it is in the store now, without its ciphertexts."""
-        return ring_info(self._store.load(check_tenant(tenant)).ring)
+        return self._info(self._rings.store.load(check_tenant(tenant)).ring)
 
     def tenants(self) -> Iterator[str]:
         """Yield the names of all tenants, as the store lists them."""
-        return self._store.tenants()
+        return self._rings.store.tenants()
+
+    def warm(self, tenants: Iterable[str]) -> dict[str, KMSError]:
+        """Fetch the primary keys of tenants before they are needed; return who failed, and why."""
+        from sentra_kms.keys.warming import warm
+
+        return warm([self.tenant(tenant) for tenant in tenants])
+
+    def adopt(self, plan: Plan, cache: CacheSettings) -> None:
+        """Go on by another configuration; handles and what is held stay."""
+        self._rings.plan = plan
+        self._cache.adopt(_bounds(cache))
+
+    def can_coast(self) -> bool:
+        """Whether something in memory may serve although store or KEKs are out of reach."""
+        return self._cache.can_coast()
 
     def close(self) -> None:
         """Forget every key, and hold none from now on."""
         self._cache.close()
-        self._store.close()
+        self._rings.store.close()
 
     def _find(self, tenant: str) -> Ring | None:
         try:
-            return self._store.load(tenant).ring
+            return self._rings.store.load(tenant).ring
         except TenantNotFound:
             return None
 
-    def _create(self, tenant: str) -> Ring | None:
+    def _create(self, tenant: str, wrapping: Wrapping) -> Ring | None:
         ring_id = os.urandom(RING_ID_SIZE)
-        version, key = self._new_version(WrapContext(tenant, ring_id, 1), None)
-        ring = first_ring(tenant, ring_id, DEFAULT_POLICY, version)
+        version, key = self._rings.new_version(wrapping, WrapContext(tenant, ring_id, 1), None)
+        ring = first_ring(tenant, ring_id, wrapping.policy.name, version)
         try:
-            self._store.save(ring, None)
+            self._rings.store.save(ring, None)
         except Conflict:
             return None
         except RingRejected:
@@ -207,46 +323,28 @@ class KeyManager:
         self._cache.replace(ring, key)
         return ring
 
-    def _load(self, tenant: str) -> Ring:
-        ring = self._store.load(tenant).ring
-        _refuse_elsewhere(ring)
-        return ring
-
-    def _change(self, tenant: str, change: Callable[[Loaded], Ring | None]) -> Ring:
-        """Read, change and save a ring; when somebody else saved first, all of it again.
-
-        `change` returns the ring to save, or `None` to leave it as it is.
-        """
-        deadline = time.monotonic() + _SAVE_TIME
-        pause = 0.001
-        while True:
-            loaded = self._store.load(tenant)
-            _refuse_elsewhere(loaded.ring)
-            changed = change(loaded)
-            if changed is None:
-                return loaded.ring
-            try:
-                self._store.save(changed, loaded.revision)
-            except Conflict:
-                if time.monotonic() >= deadline:
-                    raise
-            else:
-                return changed
-            time.sleep(pause * int.from_bytes(os.urandom(1), "big") / 255)
-            pause = min(pause * 2, 0.1)
-
-    def _new_version(
-        self, where: WrapContext, request_id: str | None
-    ) -> tuple[Version, KeyMaterial]:
-        key = KeyMaterial(os.urandom(_KEY_SIZE))
-        version = new_version(
-            where.version,
-            self._clock(),
-            check_value(key, where),
-            self._wrapping.wrap(key, where),
-            request_id,
+    def _renewed(self, ring: Ring, target: Wrapping) -> tuple[Version, ...]:
+        """Wrap every version under the KEKs of `target`."""
+        renewal = target.renewal(ring.tenant, self._rings.wrapping(ring.policy, ring.tenant))
+        return tuple(
+            renewal.renew(version, ring.where(version.version)) for version in ring.versions
         )
-        return version, key
+
+    def _to_state(self, tenant: str, change: Callable[[Ring], Ring | None]) -> RingInfo:
+        check_tenant(tenant)
+        return self._changed(self._rings.change(tenant, lambda loaded: change(loaded.ring)))
+
+    def _changed(self, ring: Ring, key: KeyMaterial | None = None) -> RingInfo:
+        self._cache.replace(ring, key)
+        return self._info(ring)
+
+    def _info(self, ring: Ring) -> RingInfo:
+        policy = self._rings.policy(ring)
+        return ring_info(ring, None if policy is None else policy.rotate_after, self._clock())
+
+
+def _bounds(cache: CacheSettings) -> Bounds:
+    return Bounds(float(cache.ring_ttl), float(cache.max_stale), cache.max_keys)
 
 
 def _check_request(request_id: str) -> None:
@@ -258,16 +356,9 @@ def _check_request(request_id: str) -> None:
         raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")
 
 
-def _refuse_elsewhere(ring: Ring) -> None:
-    """Raise for rings that need what this version does not do."""
-    if ring.moved_to is not None:
-        raise UnsupportedOperation(
-            f"the ring of '{ring.tenant}' has moved to '{ring.moved_to}': name it as store",
-            subject=ring.tenant,
-        )
-    if ring.policy != DEFAULT_POLICY:
-        raise ConfigurationError(
-            f"the ring of '{ring.tenant}' follows policy '{ring.policy}', which the configuration "
-            "does not have",
+def _refuse_shredded(ring: Ring) -> None:
+    if ring.primary is None and all(version.state == "destroyed" for version in ring.versions):
+        raise KeyUnavailable(
+            f"tenant '{ring.tenant}' was shredded: its keys are destroyed, and it gets no new one",
             subject=ring.tenant,
         )

@@ -52,7 +52,7 @@ class Epoch:
     `deadline` is when the ring must be looked at again, `expires` when the epoch itself ends.
     """
 
-    __slots__ = ("deadline", "expires", "prefix", "seal", "tick", "version")
+    __slots__ = ("deadline", "expires", "prefix", "seal", "tick", "used", "version")
 
     def __init__(
         self, key: KeyMaterial, tenant: str, ring_id: bytes, version: int, expires: float
@@ -68,6 +68,7 @@ class Epoch:
         )  # one bytecode's work: no two threads draw the same
         self.expires: float = expires
         self.deadline: float = expires
+        self.used: bool = False  # since eviction asked the last time
 
     def draw(self, cost: int) -> bool:
         """Draw `cost` ticks; whether all of them lie within the epoch's bound."""
@@ -80,7 +81,7 @@ class Epoch:
 class Opener:
     """A reader's subkey for one prefix; `expires` is in monotonic seconds."""
 
-    __slots__ = ("expires", "open", "version")
+    __slots__ = ("expires", "key", "open", "version")
 
     def __init__(self, key: KeyMaterial, tenant: str, prefix: bytes, expires: float) -> None:
         header, salt = prefix[:HEADER_SIZE], prefix[HEADER_SIZE : HEADER_SIZE + SALT_SIZE]
@@ -88,6 +89,7 @@ class Opener:
         if not bytes_eq(block.reveal()[32:], prefix[HEADER_SIZE + SALT_SIZE :]):
             raise DecryptionFailed(FAILED, subject=tenant)
         self.version: int = version_of(prefix)
+        self.key: KeyMaterial = key
         self.open: Cipher = AESGCM(block.reveal()[:32]).decrypt
         self.expires: float = expires
 

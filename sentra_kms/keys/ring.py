@@ -23,7 +23,6 @@ from sentra_kms.reference import BACKEND_NAME
 FORMAT = 1
 MAX_WRAPS = 16  # a version
 CHECK_SIZE = 32
-DEFAULT_POLICY = "default"
 
 State = Literal["enabled", "disabled", "scheduled", "destroyed"]
 Origin = Literal["generated", "imported"]
@@ -210,21 +209,45 @@ def first_ring(tenant: str, ring_id: bytes, policy: str, version: Version) -> Ri
 
 def with_version(ring: Ring, version: Version) -> Ring:
     """Return the ring with one more version, which is primary."""
-    return msgspec.structs.replace(
-        ring,
-        sequence=ring.sequence + 1,
-        primary=version.version,
-        versions=(*ring.versions, version),
-    )
+    return _changed(ring, primary=version.version, versions=(*ring.versions, version))
 
 
 def with_versions(ring: Ring, versions: tuple[Version, ...]) -> Ring:
     """Return the ring with its versions replaced, for a save."""
-    return msgspec.structs.replace(ring, sequence=ring.sequence + 1, versions=versions)
+    return _changed(ring, versions=versions)
+
+
+def with_policy(ring: Ring, policy: str, versions: tuple[Version, ...]) -> Ring:
+    """Return the ring under another policy, whose KEKs wrap its versions, for a save."""
+    return _changed(ring, policy=policy, versions=versions)
+
+
+def without_primary(ring: Ring, versions: tuple[Version, ...]) -> Ring:
+    """Return the ring with its versions replaced and none of them primary, for a save."""
+    return _changed(ring, primary=None, versions=versions)
+
+
+def moved(ring: Ring, store: str) -> Ring:
+    """Return the ring with the mark that it has moved to `store`, for a save where it was."""
+    return _changed(ring, moved_to=store)
+
+
+def moved_here(ring: Ring) -> Ring:
+    """Return the ring without the mark of a move, to be created where it has moved to."""
+    return _changed(ring, moved_to=None)
+
+
+def _changed(ring: Ring, **fields: object) -> Ring:
+    return msgspec.structs.replace(ring, sequence=ring.sequence + 1, **fields)
 
 
 def new_version(
-    number: int, created: float, check: bytes, wraps: tuple[Wrap, ...], request: str | None
+    number: int,
+    created: float,
+    check: bytes,
+    wraps: tuple[Wrap, ...],
+    request: str | None,
+    missing: tuple[str, ...] = (),
 ) -> Version:
     """Return a generated, enabled version; `created` is in seconds since the epoch."""
     return Version(
@@ -235,7 +258,7 @@ def new_version(
         check=check,
         request=request,
         destroy_after=None,
-        missing=(),
+        missing=missing,
         wraps=wraps,
     )
 

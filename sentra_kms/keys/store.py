@@ -1,18 +1,31 @@
-"""Rings as a store keeps them: authenticated, checked, and never older than what was seen."""
+"""Rings as stores keep them: authenticated, checked, and never older than what was seen.
+
+While tenants move from one store to another there are two. A ring is where it is: read and saved
+there until it is moved, by marking the old one and then creating the new one. Whoever finds a
+mark and no new ring finishes the move.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
-from sentra_kms.errors import Conflict, RingRejected
-from sentra_kms.forks import tell_after_fork
-from sentra_kms.hooktypes import RingPage, StoredRing
+from sentra_kms.errors import (
+    Conflict,
+    KMSError,
+    RingRejected,
+    TenantNotFound,
+    UnsupportedOperation,
+)
+from sentra_kms.hooktypes import Remainder, RingPage, StoredRing
 from sentra_kms.keys.document import Authenticator
-from sentra_kms.keys.ring import Ring, decode, encode
+from sentra_kms.keys.receipt import Remains
+from sentra_kms.keys.ring import Ring, decode, encode, format_time, moved, moved_here
+from sentra_kms.keys.seen import Seen
 from sentra_kms.tenant import check_tenant
 
 _PAGE = 10_000  # tenants asked for at once
@@ -20,6 +33,9 @@ _PAGE = 10_000  # tenants asked for at once
 
 class RingService(Protocol):
     """What the store needs of a bound backend."""
+
+    name: str
+    operations: frozenset[str]
 
     def load_ring(self, tenant: str) -> StoredRing:
         """Load."""
@@ -29,101 +45,193 @@ class RingService(Protocol):
         """Save by compare-and-set; return the new revision."""
         ...
 
+    def delete_ring(self, tenant: str, expected: str) -> None:
+        """Delete by compare-and-set."""
+        ...
+
     def list_rings(self, cursor: str | None, limit: int) -> RingPage:
         """List a page."""
         ...
 
+    def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
+        """Erase earlier revisions; say what remains."""
+        ...
+
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A ring with the revision to save over, and whether the first auth key signed it."""
+    """A ring with where it is, the revision to save over, and whether the first auth key signed it.
+
+    `document` is the ring as it is stored.
+    """
 
     ring: Ring
+    document: bytes
     revision: str
     signed_by_first: bool
+    service: RingService
 
 
 class RingStore:
-    """The configured store. Safe to use from many threads."""
+    """The configured store, and the previous one if there is one. Safe from many threads."""
 
-    def __init__(self, service: RingService, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        service: RingService,
+        authenticator: Authenticator,
+        seen: Seen | None = None,
+        previous: RingService | None = None,
+    ) -> None:
         self._service = service
+        self._previous = previous
         self._authenticator = authenticator
-        # Highest sequence seen of each tenant, with 64 bits of that document's MAC below it: one
-        # integer a tenant, kept for the life of the process.
-        self._seen: dict[str, int] = {}
-        self.after_fork()
-        tell_after_fork(self)
+        self._seen = seen or Seen()
 
-    def after_fork(self) -> None:
-        """Replace a lock that another thread may have held."""
-        self._lock = threading.Lock()
+    @property
+    def authenticator(self) -> Authenticator:
+        """What signs and verifies rings."""
+        return self._authenticator
+
+    @property
+    def name(self) -> str:
+        """The store's backend."""
+        return self._service.name
 
     def load(self, tenant: str) -> Loaded:
         """Return a tenant's ring; raises `TenantNotFound` or `RingRejected`."""
-        # Noted before the read: a slow read may lawfully return what was newest when it began.
-        seen = self._seen.get(tenant, 0)
-        stored = self._service.load_ring(tenant)
-        ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
-        self._refuse_rollback(ring, seen, _mark(ring, stored.document))
-        return Loaded(ring, stored.revision, self._authenticator.signs(stored.document))
+        try:
+            loaded = self._load(self._service, tenant)
+        except TenantNotFound:
+            if self._previous is None:
+                raise
+        else:
+            _refuse_moved(loaded.ring)
+            return loaded
+        try:
+            found = self._load(self._previous, tenant)
+        except (TenantNotFound, RingRejected):
+            # It may have been moved between the two looks.
+            with suppress(TenantNotFound):
+                return self._load(self._service, tenant)
+            raise
+        return found if found.ring.moved_to is None else self._finish(found)
 
-    def save(self, ring: Ring, expected: str | None) -> str:
+    def save(self, ring: Ring, over: Loaded | None) -> Loaded:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
 
-        `expected` is the revision that was read, `None` to create. Returns the new revision.
+        `over` is what was read and is changed, where it is; `None` creates.
         """
-        check_tenant(ring.tenant)
-        self._refuse_regress(ring, expected)
-        payload = encode(ring)
-        decode(payload, ring.tenant)  # what no reader would accept is not saved
-        document = self._authenticator.sign(ring.tenant, payload)
-        revision = self._service.save_ring(ring.tenant, document, expected)
-        self._note(ring.tenant, _mark(ring, document))
-        return revision
+        service = self._service if over is None else over.service
+        return self._save(service, ring, None if over is None else over.revision)
+
+    def move(self, tenant: str) -> Loaded:
+        """Move a tenant's ring from the previous store; returns it where it then is.
+
+        A ring that is in the store already stays. Raises `Conflict` if the ring was changed at
+        the same time.
+        """
+        loaded = self.load(tenant)
+        if loaded.service is self._service:
+            return loaded
+        marked = self._save(loaded.service, moved(loaded.ring, self.name), loaded.revision)
+        return self._finish(marked)
+
+    def purge(self, tenant: str) -> list[Remains]:
+        """Erase what is stored of a tenant's ring beside the live one; return what remains.
+
+        That is what a move left in the previous store, and earlier revisions where a store keeps
+        them. What cannot be erased is told and no error: the live ring is changed already.
+        """
+        found: list[Remains] = []
+        for service in (self._service, self._previous):
+            if service is not None:
+                found += self._purged(service, tenant)
+        return found
+
+    def _purged(self, service: RingService, tenant: str) -> list[Remains]:
+        where = f"store '{service.name}'"
+        try:
+            if service is self._previous:
+                self._delete_moved(service, tenant)
+            if "purge_ring_history" in service.operations:
+                return [
+                    Remains(f"{where}: {each.place}", _text(each.until))
+                    for each in service.purge_ring_history(tenant)
+                ]
+        except KMSError as error:
+            return [Remains(f"{where}, which could not be purged: {error.message}", None)]
+        return [Remains(f"{where}: earlier revisions, where it or its backups keep any", None)]
+
+    def _delete_moved(self, service: RingService, tenant: str) -> None:
+        """Delete what a move left; not held against what was seen, which is newer by now."""
+        with suppress(TenantNotFound):
+            stored = service.load_ring(tenant)
+            left = decode(self._authenticator.verify(tenant, stored.document), tenant)
+            if left.moved_to is not None:
+                service.delete_ring(tenant, stored.revision)
 
     def tenants(self) -> Iterator[str]:
-        """Yield the tenants that have a ring, each once, in the store's order."""
-        cursor: str | None = None
-        while True:
-            page = self._service.list_rings(cursor, _PAGE)
-            yield from page.tenants
-            if page.cursor is None:
-                return
-            cursor = page.cursor
+        """Yield the tenants that have a ring, each once, in the stores' order."""
+        if self._previous is None:
+            yield from _listed(self._service)
+            return
+        here: set[str] = set()
+        for tenant in _listed(self._service):
+            here.add(tenant)
+            yield tenant
+        yield from (tenant for tenant in _listed(self._previous) if tenant not in here)
 
     def close(self) -> None:
         """Forget the authentication keys."""
         self._authenticator.clear()
 
-    def _refuse_regress(self, ring: Ring, expected: str | None) -> None:
-        seen = self._seen.get(ring.tenant, 0) >> 64
-        if ring.sequence > seen:
+    def _finish(self, marked: Loaded) -> Loaded:
+        """Create what a move's mark announces, unless somebody has done so meanwhile."""
+        if marked.ring.moved_to != self.name:
+            _refuse_moved(marked.ring)
+        try:
+            return self._save(self._service, moved_here(marked.ring), None)
+        except (Conflict, RingRejected):
+            with suppress(TenantNotFound):
+                return self._load(self._service, marked.ring.tenant)
+            raise
+
+    def _load(self, service: RingService, tenant: str) -> Loaded:
+        # Noted before the read: a slow read may lawfully return what was newest when it began.
+        seen = self._seen.mark(tenant)
+        stored = service.load_ring(tenant)
+        ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
+        self._seen.refuse_rollback(ring, stored.document, seen)
+        signed = self._authenticator.signs(stored.document)
+        return Loaded(ring, stored.document, stored.revision, signed, service)
+
+    def _save(self, service: RingService, ring: Ring, expected: str | None) -> Loaded:
+        check_tenant(ring.tenant)
+        self._seen.refuse_regress(ring, expected)
+        payload = encode(ring)
+        decode(payload, ring.tenant)  # what no reader would accept is not saved
+        document = self._authenticator.sign(ring.tenant, payload)
+        revision = service.save_ring(ring.tenant, document, expected)
+        self._seen.saved(ring, document)
+        return Loaded(ring, document, revision, signed_by_first=True, service=service)
+
+
+def _listed(service: RingService) -> Iterator[str]:
+    cursor: str | None = None
+    while True:
+        page = service.list_rings(cursor, _PAGE)
+        yield from page.tenants
+        if page.cursor is None:
             return
-        if expected is not None:
-            raise Conflict(f"the ring of '{ring.tenant}' was saved by somebody else: read it again")
-        raise RingRejected(
-            f"the ring of '{ring.tenant}' was not created: this process has seen one of sequence "
-            f"{seen} that is gone from the store. Restore it: what was encrypted under it opens "
-            "under no other",
+        cursor = page.cursor
+
+
+def _refuse_moved(ring: Ring) -> None:
+    if ring.moved_to is not None:
+        raise UnsupportedOperation(
+            f"the ring of '{ring.tenant}' has moved to '{ring.moved_to}': name that as store",
             subject=ring.tenant,
         )
 
-    def _refuse_rollback(self, ring: Ring, seen: int, mark: int) -> None:
-        if mark >> 64 < seen >> 64 or (mark >> 64 == seen >> 64 and mark != seen):
-            raise RingRejected(
-                f"the stored ring of '{ring.tenant}' has sequence {ring.sequence}, but this "
-                f"process has seen {'another ' if mark >> 64 == seen >> 64 else ''}{seen >> 64}: "
-                "the store was rolled back, or holds a copy of another store",
-                subject=ring.tenant,
-            )
-        self._note(ring.tenant, mark)
 
-    def _note(self, tenant: str, mark: int) -> None:
-        with self._lock:
-            if mark > self._seen.get(tenant, 0):
-                self._seen[tenant] = mark
-
-
-def _mark(ring: Ring, document: bytes) -> int:
-    # The header holds the MAC in hex at a fixed place: "sentra-ring 1 " + 16 + " " + 64.
-    return ring.sequence << 64 | int(document[31:47], 16)
+def _text(until: datetime | None) -> str | None:
+    return None if until is None else format_time(until.timestamp())

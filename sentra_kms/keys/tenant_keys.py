@@ -9,7 +9,8 @@ from cryptography.exceptions import InvalidTag
 
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
 from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
-from sentra_kms.keys.cache import Entry, KeyCache
+from sentra_kms.keys.cache import KeyCache
+from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
     BODY_START,
     EPOCH_TICKS,
@@ -27,7 +28,6 @@ from sentra_kms.keys.message import (
     ticks,
     version_of,
 )
-from sentra_kms.keys.ring import Version
 from sentra_kms.tenant import check_tenant
 
 
@@ -144,6 +144,11 @@ class TenantKeys:
             for message, context in zip(messages, contexts, strict=True)
         ]
 
+    def warm(self) -> None:
+        """Fetch the primary key now, so that the first message need not; raises as `encrypt`."""
+        entry = self._cache.entry(self._tenant)
+        self._cache.key(entry, self._primary(entry))
+
     def _encoded(self, contexts: Sequence[Context] | None, size: int) -> Sequence[bytes | None]:
         if contexts is None:
             return [None] * size
@@ -156,40 +161,43 @@ class TenantKeys:
         epoch = self._epochs.get(self._tenant)
         if epoch is not None and self._now() < epoch.deadline and epoch.draw(cost):
             return epoch
-        primary = entry.ring.find(entry.ring.primary) if entry.ring.primary else None
+        return self._cache.epoch(entry, self._primary(entry), cost)
+
+    def _primary(self, entry: Entry) -> int:
+        primary = entry.primary
         if primary is None:
             raise KeyUnavailable(
                 f"tenant '{self._tenant}' has no primary key version: rotate to make one",
                 subject=self._tenant,
             )
-        return self._cache.epoch(entry, primary, cost)
+        return primary
 
     def _opener(self, message: bytes) -> Opener:
         entry = self._cache.entry(self._tenant)
-        if message[4:16] != entry.ring.ring_id:
+        if message[4:16] != entry.ring_id:
             raise DecryptionFailed(FAILED, subject=self._tenant)
-        entry, version = self._version(entry, version_of(message))
-        if version.origin != "generated":
+        number = version_of(message)
+        entry = self._entry_with(entry, number)
+        if entry.is_imported(number):
             # An imported key opens what its old format sealed, and nothing else.
             raise DecryptionFailed(FAILED, subject=self._tenant)
-        return self._cache.opener(entry, version, message[:PREFIX_SIZE])
+        return self._cache.opener(entry, number, message[:PREFIX_SIZE])
 
-    def _version(self, entry: Entry, number: int) -> tuple[Entry, Version]:
-        found = entry.ring.find(number)
-        if found is not None:
-            return entry, found
+    def _entry_with(self, entry: Entry, number: int) -> Entry:
+        """Return an entry that has a version; raises `KeyNotFound`."""
+        if entry.state(number) is not None:
+            return entry
         # Another process may have rotated since the ring was read.
         fresh = self._cache.reload(entry)
-        found = fresh.ring.find(number)
-        if found is None:
-            recent = fresh is entry
-            raise KeyNotFound(
-                f"the message names version {number} of tenant '{self._tenant}', which its ring "
-                + ("did not have a moment ago" if recent else "never had"),
-                subject=self._tenant,
-                retryable=recent,
-            )
-        return fresh, found
+        if fresh.state(number) is not None:
+            return fresh
+        recent = fresh is entry
+        raise KeyNotFound(
+            f"the message names version {number} of tenant '{self._tenant}', which its ring "
+            + ("did not have a moment ago" if recent else "never had"),
+            subject=self._tenant,
+            retryable=recent,
+        )
 
 
 def _check_lengths(items: int, contexts: int) -> None:

@@ -1,19 +1,41 @@
-"""Wrapping a tenant key under every KEK of the configuration, unwrapping it with any."""
+"""Wrapping a tenant key under the KEKs of its policy, unwrapping it with any."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from sentra_kms.context import WrapContext
-from sentra_kms.errors import KeyNotFound, KMSError, RingRejected, afresh
+from sentra_kms.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    KeyNotFound,
+    KeyUnavailable,
+    KMSError,
+    RingRejected,
+    ServiceUnavailable,
+    afresh,
+)
 from sentra_kms.hooktypes import KeyDescription, WrappedKey
+from sentra_kms.keys.hedge import HEDGE_AFTER, first_answer
+from sentra_kms.keys.outages import Outages
 from sentra_kms.keys.ring import Version, Wrap, check_value
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName
+from sentra_kms.settings import Policy
+
+_DOES_NOT_WORK = (
+    ServiceUnavailable,
+    AccessDenied,
+    AuthenticationFailed,
+    KeyNotFound,
+    KeyUnavailable,
+)
+"""What `min_wraps` lets a KEK fail with: its state, not a fault of ours or of its plugin."""
 
 
 class KeyService(Protocol):
@@ -32,70 +54,96 @@ class KeyService(Protocol):
         ...
 
 
+class Wrapped(msgspec.Struct, frozen=True):
+    """The wraps of one version, and the KEKs of the policy that did not wrap it."""
+
+    wraps: tuple[Wrap, ...]
+    missing: tuple[str, ...]
+
+
 class Wrapping:
-    """The KEKs of a configuration: all of `wrap_with` wrap, any of both lists unwraps."""
+    """The KEKs of one policy: those of `wrap_with` wrap, any that it names unwraps."""
 
     def __init__(
         self,
         services: Mapping[str, KeyService],
-        wrap_with: Sequence[KekName],
-        unwrap_with: Sequence[KekName],
+        policy: Policy,
+        outages: Outages,
+        *,
+        hedge_after: float = HEDGE_AFTER,
     ) -> None:
+        self.policy = policy
         self._services = services
-        self._wrap_with = tuple(wrap_with)
-        self._unwrap_with = tuple(dict.fromkeys((*wrap_with, *unwrap_with)))
+        self._outages = outages
+        self._hedge_after = hedge_after
 
-    def wrap(self, material: KeyMaterial, where: WrapContext) -> tuple[Wrap, ...]:
-        """Wrap under every KEK of `wrap_with`; fails if one fails."""
-        return tuple(self._wrap_one(kek, material, where) for kek in self._wrap_with)
+    def wrap(self, material: KeyMaterial, where: WrapContext) -> Wrapped:
+        """Wrap under every KEK of the policy; fails if fewer than its `min_wraps` can."""
+        return self.complete({}, material, where)
 
     def unwrap(self, version: Version, where: WrapContext) -> KeyMaterial:
         """Return a version's key from the first KEK that gives the right one.
 
-        Only KEKs that the configuration names are asked, in its order, whatever the ring says.
-        Every answer is held against the version's check value. Raises `KeyNotFound` if no
+        Only KEKs that the configuration names are asked, in its order, whatever the ring says;
+        those that failed a moment ago come last, and the next is asked as well when one takes
+        long. Every answer is held against the version's check value. Raises `KeyNotFound` if no
         configured KEK wraps the version, else what the KEKs raised, all in one message.
         """
-        wraps = {wrap.kek: wrap for wrap in version.wraps}
-        failures: list[KMSError] = []
-        for kek in self._unwrap_with:
-            if kek not in wraps:
-                continue
-            try:
-                return self._unwrap_one(kek, wraps[kek], version, where)
-            except KMSError as error:
-                failures.append(error)
-        if not failures:
+        usable = self._usable(version, where.tenant)
+        if not usable:
             raise KeyNotFound(
                 f"version {version.version} of the ring of '{where.tenant}' is wrapped under "
-                f"{', '.join(wraps) or 'no KEK'}, and the configuration allows "
-                f"{', '.join(self._unwrap_with)}: add the KEK to unwrap_with",
+                f"{', '.join(wrap.kek for wrap in version.wraps) or 'no KEK'}, and policy "
+                f"'{self.policy.name}' allows {', '.join(self.policy.unwrap_with)}: add the KEK "
+                "to unwrap_with",
                 subject=where.tenant,
             )
-        raise _joined(failures)
+        usable.sort(key=lambda each: self._outages.should_wait(each[0]))  # stable: order is kept
+        asks = [partial(self._unwrap_one, kek, wrap, version, where) for kek, wrap in usable]
+        material, failures = first_answer(asks, hedge_after=self._hedge_after)
+        if material is None:
+            raise _joined(failures)
+        return material
 
-    def renew(self, version: Version, where: WrapContext) -> Version:
-        """Return the version wrapped under the KEKs of `wrap_with` as they are now, and no other.
+    def is_out_of_reach(self, version: Version, tenant: str) -> bool:
+        """Whether every KEK that could unwrap the version failed a moment ago."""
+        return all(self._outages.is_known(kek) for kek, _ in self._usable(version, tenant))
 
-        A wrap that was made by the current version of its KEK is kept.
+    def renewal(self, tenant: str, unwrap_by: Wrapping | None = None) -> Renewal:
+        """Return what wraps a ring's versions under the KEKs as they are now.
+
+        `unwrap_by` is the policy that wrapped them, if it was another.
         """
-        if not version.wraps:
-            return version
-        kept = {wrap.kek: wrap for wrap in version.wraps if self._is_current(wrap)}
-        if set(kept) == set(self._wrap_with) and len(kept) == len(version.wraps):
-            return version
-        material = self.unwrap(version, where)
-        wraps = tuple(
-            kept.get(kek) or self._wrap_one(kek, material, where) for kek in self._wrap_with
-        )
-        return msgspec.structs.replace(version, wraps=wraps, missing=())
+        return Renewal(self, unwrap_by or self, tenant)
 
-    def _is_current(self, wrap: Wrap) -> bool:
-        for kek in self._wrap_with:
-            if kek == wrap.kek:
-                now = self._services[kek.backend].describe_key(kek.key)
-                return (now.key_id, now.key_version) == (wrap.key_id, wrap.key_version)
-        return False
+    def keks(self, tenant: str) -> tuple[KekName, ...]:
+        """Return the tenant's KEKs that wrap."""
+        return tuple(kek.of(tenant) for kek in self.policy.wrap_with)
+
+    def describe(self, kek: KekName) -> KeyDescription:
+        """Say what a wrap under `kek` made now would record."""
+        return self._services[kek.backend].describe_key(kek.key)
+
+    def complete(
+        self, kept: Mapping[str, Wrap], material: KeyMaterial, where: WrapContext
+    ) -> Wrapped:
+        """Wrap under the policy's KEKs that are not in `kept`, as `wrap` does."""
+        wraps: list[Wrap] = []
+        failures: dict[str, KMSError] = {}
+        keks = self.keks(where.tenant)
+        for kek in keks:
+            try:
+                wraps.append(kept.get(kek) or self._wrap_one(kek, material, where))
+            except _DOES_NOT_WORK as error:
+                failures[kek] = error
+                if len(keks) - len(failures) < self.policy.min_wraps:
+                    raise
+        return Wrapped(tuple(wraps), tuple(failures))
+
+    def _usable(self, version: Version, tenant: str) -> list[tuple[KekName, Wrap]]:
+        wraps = {wrap.kek: wrap for wrap in version.wraps}
+        named = dict.fromkeys(kek.of(tenant) for kek in self.policy.unwrap_with)
+        return [(kek, wraps[kek]) for kek in named if kek in wraps]
 
     def _wrap_one(self, kek: KekName, material: KeyMaterial, where: WrapContext) -> Wrap:
         wrapped = self._services[kek.backend].wrap_key(kek.key, material, where)
@@ -105,7 +153,12 @@ class Wrapping:
         self, kek: KekName, wrap: Wrap, version: Version, where: WrapContext
     ) -> KeyMaterial:
         wrapped = WrappedKey(wrap.ciphertext, wrap.key_id, wrap.key_version)
-        material = self._services[kek.backend].unwrap_key(kek.key, wrapped, where)
+        try:
+            material = self._services[kek.backend].unwrap_key(kek.key, wrapped, where)
+        except ServiceUnavailable:
+            self._outages.failed(kek)
+            raise
+        self._outages.worked(kek)
         if not bytes_eq(check_value(material, where), version.check):
             raise RingRejected(
                 f"'{kek}' unwrapped a key that is not version {where.version} of the ring of "
@@ -114,6 +167,51 @@ class Wrapping:
                 subject=where.tenant,
             )
         return material
+
+
+class Renewal:
+    """One ring's versions wrapped anew; each KEK is asked once for what it would record."""
+
+    def __init__(self, wrapping: Wrapping, unwrap_by: Wrapping, tenant: str) -> None:
+        self._wrapping = wrapping
+        self._unwrap_by = unwrap_by
+        self._keks = wrapping.keks(tenant)
+        self._now: dict[str, KeyDescription | None] = {}
+
+    def renew(self, version: Version, where: WrapContext) -> Version:
+        """Return the version wrapped under the policy's KEKs as they are now, and no other.
+
+        A wrap that was made by the current version of its KEK is kept, and so is an older one
+        whose KEK does not work now, if `min_wraps` allows that.
+        """
+        if not version.wraps:
+            return version
+        wraps = {wrap.kek: wrap for wrap in version.wraps if wrap.kek in self._keks}
+        kept = {kek: wrap for kek, wrap in wraps.items() if self._is_current(wrap)}
+        if len(kept) == len(self._keks) == len(version.wraps) and not version.missing:
+            return version
+        material = self._unwrap_by.unwrap(version, where)
+        made = self._wrapping.complete(kept, material, where)
+        older = tuple(wraps[kek] for kek in made.missing if kek in wraps)
+        return msgspec.structs.replace(
+            version,
+            wraps=made.wraps + older,
+            missing=tuple(kek for kek in made.missing if kek not in wraps),
+        )
+
+    def _is_current(self, wrap: Wrap) -> bool:
+        if wrap.kek not in self._now:
+            self._now[wrap.kek] = self._described(KekName(wrap.kek))
+        now = self._now[wrap.kek]
+        return now is not None and (now.key_id, now.key_version) == (wrap.key_id, wrap.key_version)
+
+    def _described(self, kek: KekName) -> KeyDescription | None:
+        try:
+            return self._wrapping.describe(kek)
+        except _DOES_NOT_WORK:
+            if self._wrapping.policy.min_wraps == len(self._keks):
+                raise
+            return None
 
 
 def _joined(failures: list[KMSError]) -> KMSError:

@@ -1,0 +1,212 @@
+"""What is held of all tenants, bounded in number: entries, writers' epochs, readers' openers.
+
+The hot path looks things up here without a lock. Whatever changes is changed under one, and an
+entry, an epoch or an opener is never changed in what it means, only replaced.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from sentra_kms.forks import tell_after_fork
+from sentra_kms.keys.eviction import Eviction
+from sentra_kms.keys.held import Entry, HeldKey
+from sentra_kms.keys.message import Epoch, Opener
+from sentra_kms.keys.ring import Ring
+
+MAX_OPENERS = 4096  # of all tenants together; some 3 KiB each
+MAX_EPOCHS = 4096  # the same
+MAX_RINGS = 256  # whole rings, for the unwraps that follow a load
+
+
+class Memory:
+    """`entries` and `epochs` are read by the managers' hot paths and written here only."""
+
+    def __init__(self, max_keys: int) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.epochs: dict[str, Epoch] = {}
+        self.max_keys = max_keys
+        self._eviction = Eviction(self.entries, self.epochs)
+        self._rings: dict[str, Ring] = {}
+        # Where each opener is kept, the longest kept first.
+        self._openers: dict[tuple[str, bytes], dict[bytes, Opener]] = {}
+        self._held = 0
+        self._closed = False
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start the child with salts of its own."""
+        self._lock = threading.Lock()
+        self.epochs.clear()
+
+    def put(self, entry: Entry, ring: Ring, key: HeldKey | None) -> Entry:
+        """Hold the entry of a ring that was read or saved; return the one that is then held.
+
+        It takes over what an earlier one held of versions that are still enabled. An earlier one
+        of a newer ring, or read later, stays. `key` is the ring's primary's if it is at hand.
+        """
+        tenant = entry.tenant
+        with self._lock:
+            if self._closed:
+                return entry
+            before = self.entries.get(tenant)
+            if before is None:
+                self._eviction.admit(entry)
+            elif (before.sequence, before.read) > (entry.sequence, entry.read):
+                return before
+            else:
+                self._carry(before, entry)
+            self.entries[tenant] = entry
+            if key is not None:
+                self._admit(entry, key)
+            self._carry_epoch(before, entry)
+            self._keep_ring(ring)
+            self._trim(tenant)
+        return entry
+
+    def admit(self, asked: Entry, held: HeldKey) -> None:
+        """Hold a key that was unwrapped for an entry, in the one that is held now.
+
+        The ring may have been read again while the KEK was asked: then only if the version has
+        the same key and is still enabled.
+        """
+        with self._lock:
+            current = self.entries.get(asked.tenant)
+            if current is not None and held.number in asked.same_keys(current):
+                self._admit(current, held)
+                self._trim(asked.tenant)
+
+    def keep_epoch(self, entry: Entry, held: HeldKey, epoch: Epoch) -> None:
+        """Make an epoch the one that the tenant's writers use, if its key is held."""
+        tenant = entry.tenant
+        with self._lock:
+            if self._holds(entry, held):
+                self.epochs.pop(tenant, None)
+                if len(self.epochs) >= MAX_EPOCHS:
+                    del self.epochs[next(iter(self.epochs))]
+                self.epochs[tenant] = epoch
+
+    def keep_opener(self, entry: Entry, held: HeldKey, prefix: bytes, opener: Opener) -> None:
+        """Keep what opens the messages of one prefix, if its key is held."""
+        place = (entry.tenant, prefix)
+        with self._lock:
+            if self._holds(entry, held):
+                self._openers.pop(place, None)
+                if len(self._openers) >= MAX_OPENERS:
+                    oldest = next(iter(self._openers))
+                    self._openers.pop(oldest).pop(oldest[1], None)
+                entry.keep_opener(prefix, opener)
+                self._openers[place] = entry.openers
+
+    def ring(self, entry: Entry) -> Ring | None:
+        """Return the whole ring that an entry is of, `None` if it is not at hand any more."""
+        ring = self._rings.get(entry.tenant)
+        same = ring is not None and (ring.ring_id, ring.sequence) == (
+            entry.ring_id,
+            entry.sequence,
+        )
+        return ring if same else None
+
+    def drop(self, tenant: str) -> None:
+        """Forget a tenant."""
+        with self._lock:
+            entry = self.entries.get(tenant)
+            if entry is not None:
+                self._give_up(entry)
+
+    def forget(self, tenant: str, number: int) -> None:
+        """Forget one key of a tenant and what follows from it."""
+        with self._lock:
+            entry = self.entries.get(tenant)
+            if entry is not None:
+                self._forget(entry, number)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self.entries.clear()
+            self.epochs.clear()
+            self._openers.clear()
+            self._rings.clear()
+            self._eviction.clear()
+            self._held = 0
+
+    def close(self) -> None:
+        """Forget everything, and hold nothing from now on."""
+        self._closed = True
+        self.clear()
+
+    def _holds(self, entry: Entry, held: HeldKey) -> bool:
+        found = entry.key(held.number)
+        same = found is not None and found.material is held.material
+        return same and not self._closed and self.entries.get(entry.tenant) is entry
+
+    def _carry(self, before: Entry, entry: Entry) -> None:
+        usable = before.same_keys(entry)
+        entry.forced, entry.used, entry.is_main = before.forced, before.used, before.is_main
+        entry.hold([held for held in before.all_held() if held.number in usable])
+        self._held += len(entry.all_held()) - len(before.all_held())
+        for prefix, opener in list(before.openers.items()):
+            place = (entry.tenant, prefix)
+            if opener.version in usable:
+                entry.keep_opener(prefix, opener)
+                self._openers[place] = entry.openers
+            else:
+                self._openers.pop(place, None)
+
+    def _carry_epoch(self, before: Entry | None, entry: Entry) -> None:
+        """Let writers keep an epoch under the ring that was read now, if it still has its key."""
+        epoch = self.epochs.get(entry.tenant)
+        if epoch is None:
+            return
+        held = entry.key(epoch.version)
+        same = before is not None and epoch.version in before.same_keys(entry)
+        if same and held is not None and epoch.version == entry.primary:
+            epoch.deadline = min(entry.deadline, held.deadline, epoch.expires)
+        else:
+            del self.epochs[entry.tenant]
+
+    def _admit(self, entry: Entry, held: HeldKey) -> None:
+        kept = [each for each in entry.all_held() if each.number != held.number]
+        self._held += len(kept) + 1 - len(entry.all_held())
+        entry.hold([held, *kept])
+
+    def _keep_ring(self, ring: Ring) -> None:
+        self._rings.pop(ring.tenant, None)
+        if len(self._rings) >= MAX_RINGS:
+            del self._rings[next(iter(self._rings))]
+        self._rings[ring.tenant] = ring
+
+    def _give_up(self, entry: Entry) -> None:
+        del self.entries[entry.tenant]
+        self._held -= len(entry.all_held())
+        for prefix in entry.openers:
+            self._openers.pop((entry.tenant, prefix), None)
+        entry.openers.clear()
+        entry.hold([])
+        self.epochs.pop(entry.tenant, None)
+        self._rings.pop(entry.tenant, None)
+
+    def _forget(self, entry: Entry, number: int) -> None:
+        kept = [each for each in entry.all_held() if each.number != number]
+        self._held -= len(entry.all_held()) - len(kept)
+        entry.hold(kept)
+        for prefix in [p for p, opener in entry.openers.items() if opener.version == number]:
+            entry.openers.pop(prefix, None)
+            self._openers.pop((entry.tenant, prefix), None)
+        epoch = self.epochs.get(entry.tenant)
+        if epoch is not None and epoch.version == number:
+            del self.epochs[entry.tenant]
+
+    def _trim(self, keep: str) -> None:
+        """Forget tenants, and of a single one keys, until the bound holds."""
+        while max(self._held, len(self.entries)) > self.max_keys:
+            entry = self._eviction.choose(keep)
+            if entry is not None:
+                self._give_up(entry)
+                continue
+            last = self.entries.get(keep)
+            if last is None or len(last.all_held()) < 2:
+                return
+            self._forget(last, last.all_held()[-1].number)
