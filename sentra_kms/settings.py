@@ -88,10 +88,13 @@ class KeysSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         str | None,
         Meta(description="While migrating: key rings that are not in store yet are here."),
     ] = None
-    min_wraps: Annotated[
-        int | None,
-        Meta(ge=1, description="How many KEKs of wrap_with must wrap; absent: all of them."),
-    ] = None
+    min_wraps: (
+        Annotated[
+            int,
+            Meta(ge=1, description="How many KEKs of wrap_with must wrap; absent: all of them."),
+        ]
+        | None
+    ) = None
     rotate_after: Annotated[
         Duration | None,
         Meta(description="When a tenant's primary key version is due for rotation."),
@@ -101,20 +104,23 @@ class KeysSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One table `[ENV.policies.NAME]`; what it omits is that of `[ENV.keys]` and `[ENV.cache]`."""
 
-    wrap_with: Annotated[
-        tuple[KekName, ...] | None,
-        Meta(
-            min_length=1,
-            max_length=16,
-            description="The KEKs BACKEND:KEY that wrap the keys of its tenants.",
-        ),
-    ] = None
+    wrap_with: (
+        Annotated[
+            tuple[KekName, ...],
+            Meta(
+                min_length=1,
+                max_length=16,
+                description="The KEKs BACKEND:KEY that wrap the keys of its tenants.",
+            ),
+        ]
+        | None
+    ) = None
     unwrap_with: Annotated[
         tuple[KekName, ...] | None, Meta(description="Older KEKs that may still unwrap them.")
     ] = None
-    min_wraps: Annotated[
-        int | None, Meta(ge=1, description="How many KEKs of wrap_with must wrap.")
-    ] = None
+    min_wraps: (
+        Annotated[int, Meta(ge=1, description="How many KEKs of wrap_with must wrap.")] | None
+    ) = None
     rotate_after: Annotated[
         Duration | None, Meta(description="When a primary key version is due for rotation.")
     ] = None

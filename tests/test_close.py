@@ -36,7 +36,7 @@ def three(config: ConfigFactory, tmp_path: Any) -> KMS:
 
 def master_keys(kms: KMS, name: str) -> dict[str, Any]:
     """Return the master keys that a local backend holds."""
-    hooks: Any = kms._bindings[name]._hooks
+    hooks: Any = kms._wiring.bindings[name]._hooks
     (implementation,) = hooks.unwrap_key.get_hookimpls()
     held: dict[str, Any] = implementation.plugin._keys
     return held
@@ -79,7 +79,7 @@ def test_every_backend_is_closed_though_some_fail(
     assert closed == ["observers"]
     for name in NAMES:
         with pytest.raises(UnsupportedOperation, match="is closed"):
-            kms._bindings[name].load_ring("acme")
+            kms._wiring.bindings[name].load_ring("acme")
     kms.close()  # a second time there is nothing to do and nothing to tell
 
 
@@ -131,7 +131,7 @@ def test_no_key_is_left(three: KMS) -> None:
     """Tenant keys, subkeys, master keys and ring authentication keys are all forgotten."""
     message = three.keys.encrypt("acme", b"x")
     assert three.keys.decrypt("acme", message) == b"x"
-    authenticator: Any = three.keys._store._authenticator
+    authenticator: Any = three.keys._rings.store._authenticator
     cache = three.keys._cache
     held: list[Any] = [master_keys(three, name) for name in NAMES]
     held += [authenticator._keys, cache.entries, cache.epochs]
@@ -148,7 +148,7 @@ def test_ring_keys_from_a_reference_are_dropped(config: ConfigFactory, tmp_path:
     mapping = config(keys={"authenticate_with": [f"file://{path}"]})
     kms = KMS(read_settings(mapping, "development"))
     kms.keys.create("acme")
-    authenticator: Any = kms.keys._store._authenticator
+    authenticator: Any = kms.keys._rings.store._authenticator
     assert authenticator._keys
     kms.close()
     assert not authenticator._keys
@@ -158,7 +158,7 @@ class Held:
     """Stands before an operation of a bound backend: lets its answer go when the test says so."""
 
     def __init__(self, kms: KMS, backend: str, operation: str) -> None:
-        binding: Any = kms._bindings[backend]
+        binding: Any = kms._wiring.bindings[backend]
         self._original: Callable[..., Any] = getattr(binding, operation)
         self.entered, self.release = threading.Event(), threading.Event()
         setattr(binding, operation, self)
@@ -194,7 +194,7 @@ def close_meanwhile(kms: KMS, held: Held, work: Callable[[], object]) -> object:
 def check_nothing_is_held(kms: KMS) -> None:
     """Assert that no key and nothing derived from one is reachable from a closed KMS."""
     cache: Any = kms.keys._cache
-    authenticator: Any = kms.keys._store._authenticator
+    authenticator: Any = kms.keys._rings.store._authenticator
     assert (cache.entries, cache.epochs, cache._held) == ({}, {}, 0)
     assert not cache._openers
     assert not authenticator._keys

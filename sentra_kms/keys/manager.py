@@ -90,7 +90,7 @@ class KeyManager:
 
     def tenant(self, tenant: str) -> TenantKeys:
         """Return the handle for a tenant's messages; looks nothing up yet."""
-        found = self._handles.get(tenant)
+        found = self._handles.get(tenant) if type(tenant) is str else None
         if found is None:
             found = TenantKeys(self._cache, tenant)
             if len(self._handles) >= _MAX_HANDLES:

@@ -49,7 +49,7 @@ class Spy:
     """Stands before one operation of a bound backend: counts its calls, delays or fails them."""
 
     def __init__(self, kms: KMS, backend: str, operation: str) -> None:
-        binding: Any = kms._bindings[backend]
+        binding: Any = kms._wiring.bindings[backend]
         self._original: Callable[..., Any] = getattr(binding, operation)
         self.calls: list[tuple[Any, ...]] = []
         self.failure: KMSError | None = None

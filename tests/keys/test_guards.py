@@ -238,7 +238,7 @@ class Paused(dict[str, int]):
 
 def test_sequence_that_was_seen_never_goes_down(memory_kms: KMS) -> None:
     """Of two threads that note sequences at once, the one with the lower does not win."""
-    store: RingStore = memory_kms.keys._store
+    store: RingStore = memory_kms.keys._rings.store
     lock: Any = Watched()
     noted = threading.Event()
 

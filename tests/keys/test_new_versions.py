@@ -96,7 +96,7 @@ def test_reader_that_was_held_up_gets_what_was_read_meanwhile(
     assert kms.keys.decrypt("acme", message) == b"2"
     held_up = kms.keys._cache.reload(old)
     assert held_up is kms.keys._cache.entries["acme"]
-    assert held_up.ring.find(2) is not None
+    assert held_up.state(2) is not None
     assert loads.count == 1
 
 

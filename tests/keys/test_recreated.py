@@ -198,9 +198,9 @@ def test_rotation_keeps_no_epoch_and_rewrap_keeps_it(key_site: Site) -> None:
 
 def save_at(kms: KMS, sequence: int, expected: str | None) -> Ring:
     """Save acme's ring again with a sequence; return it."""
-    loaded = kms.keys._store.load("acme")
+    loaded = kms.keys._rings.store.load("acme")
     ring: Ring = msgspec.structs.replace(loaded.ring, sequence=sequence)
-    kms.keys._store.save(ring, loaded.revision if expected == "stored" else expected)
+    kms.keys._rings.store.save(ring, loaded if expected == "stored" else None)
     return ring
 
 

@@ -199,10 +199,10 @@ def test_ring_that_no_reader_accepts_is_not_saved(key_site: Site, rule: str) -> 
     """The store refuses it before it asks the backend, and the stored ring goes on."""
     kms = key_site.open()
     kms.keys.create("acme")
-    loaded = kms.keys._store.load("acme")
+    loaded = kms.keys._rings.store.load("acme")
     saves = Spy(kms, "local", "save_ring")
     with pytest.raises(RingRejected):
-        kms.keys._store.save(unreadable(loaded.ring)[rule], loaded.revision)
+        kms.keys._rings.store.save(unreadable(loaded.ring)[rule], loaded)
     assert saves.count == 0
     assert kms.keys.rotate("acme").primary == 2
 
