@@ -56,13 +56,17 @@ class Wrapping:
         Every answer is held against the version's check value. Raises `KeyNotFound` if no
         configured KEK wraps the version, else what the KEKs raised, all in one message.
         """
+        return self._unwrap(version, where)[0]
+
+    def _unwrap(self, version: Version, where: WrapContext) -> tuple[KeyMaterial, KekName]:
+        """Return a version's key and the KEK that gave it."""
         wraps = {wrap.kek: wrap for wrap in version.wraps}
         failures: list[KMSError] = []
         for kek in self._unwrap_with:
             if kek not in wraps:
                 continue
             try:
-                return self._unwrap_one(kek, wraps[kek], version, where)
+                return self._unwrap_one(kek, wraps[kek], version, where), kek
             except KMSError as error:
                 failures.append(error)
         if not failures:
@@ -77,18 +81,29 @@ class Wrapping:
     def renew(self, version: Version, where: WrapContext) -> Version:
         """Return the version wrapped under the KEKs of `wrap_with` as they are now, and no other.
 
-        A wrap that was made by the current version of its KEK is kept.
+        A wrap that was made by the current version of its KEK is kept. If another one goes, it is
+        kept only if it opens too: no version is left with wraps that nobody has seen open.
         """
         if not version.wraps:
             return version
         kept = {wrap.kek: wrap for wrap in version.wraps if self._is_current(wrap)}
         if set(kept) == set(self._wrap_with) and len(kept) == len(version.wraps):
             return version
-        material = self.unwrap(version, where)
+        material, opened = self._unwrap(version, where)
+        for kek in self._wrap_with:
+            if kek in kept and kek != opened and not self._opens(kek, kept[kek], version, where):
+                del kept[kek]
         wraps = tuple(
             kept.get(kek) or self._wrap_one(kek, material, where) for kek in self._wrap_with
         )
         return msgspec.structs.replace(version, wraps=wraps, missing=())
+
+    def _opens(self, kek: KekName, wrap: Wrap, version: Version, where: WrapContext) -> bool:
+        try:
+            self._unwrap_one(kek, wrap, version, where)
+        except KMSError:
+            return False
+        return True
 
     def _is_current(self, wrap: Wrap) -> bool:
         for kek in self._wrap_with:
