@@ -165,7 +165,7 @@ class KeyManager:
                 self._wrapping.renew(version, ring.where(version.version))
                 for version in ring.versions
             )
-            if versions == ring.versions and loaded.signed_by_first:
+            if versions == ring.versions and self._store.is_signed_by_first(loaded):
                 return None
             return with_versions(ring, versions)
 

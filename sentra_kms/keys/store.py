@@ -11,7 +11,7 @@ import msgspec
 from sentra_kms.errors import Conflict, RingRejected
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.hooktypes import RingPage, StoredRing
-from sentra_kms.keys.document import Authenticator
+from sentra_kms.keys.document import Authenticator, signer_of
 from sentra_kms.keys.ring import Ring, decode, encode
 from sentra_kms.tenant import check_tenant
 
@@ -35,11 +35,11 @@ class RingService(Protocol):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A ring with the revision to save over, and whether the first auth key signed it."""
+    """A ring with the revision to save over, and the id of the auth key that signed it."""
 
     ring: Ring
     revision: str
-    signed_by_first: bool
+    signer: str
 
 
 class RingStore:
@@ -65,7 +65,11 @@ class RingStore:
         stored = self._service.load_ring(tenant)
         ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
         self._refuse_rollback(ring, seen, _mark(ring, stored.document))
-        return Loaded(ring, stored.revision, self._authenticator.signs(stored.document))
+        return Loaded(ring, stored.revision, signer_of(stored.document))
+
+    def is_signed_by_first(self, loaded: Loaded) -> bool:
+        """Whether the auth key that signs now signed this ring too; fetches that key."""
+        return self._authenticator.signs_as(loaded.signer)
 
     def save(self, ring: Ring, expected: str | None) -> str:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
