@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from sentra_kms.context import RING_ID_SIZE, Context, WrapContext
 from sentra_kms.errors import (
@@ -39,6 +40,11 @@ from sentra_kms.tenant import check_tenant
 _SAVE_TIME = 30.0  # seconds over which a lost compare-and-set is tried again
 _MAX_REQUEST = 256  # characters of a request id
 _KEY_SIZE = 32
+
+
+class _Made(NamedTuple):
+    version: Version
+    key: KeyMaterial
 
 
 class KeyManager:
@@ -128,33 +134,35 @@ class KeyManager:
         """Make a new key version, primary from now on; earlier ones go on decrypting.
 
         With `request_id` (text, 1 to 256 characters) a retry makes no second version, however often
-        and wherever it is made: the ring keeps the id. Rotations at once make a version each.
+        and wherever it is made: the ring keeps the id. Rotations at once make a version each. When
+        the store's answer is lost, `ServiceUnavailable`, the version may have been saved.
         Raises `TenantNotFound`, `RingRejected` (also when the ring is full), `Conflict` after
         30 s of lost races, and what the store or the KEKs raise.
         """
         check_tenant(tenant)
         if request_id is not None:
             _check_request(request_id)
-        key: KeyMaterial | None = None
+        made: _Made | None = None
 
         def change(loaded: Loaded) -> Ring | None:
-            nonlocal key
+            nonlocal made
             ring = loaded.ring
             if request_id is not None and any(v.request == request_id for v in ring.versions):
-                key = None
                 return None
-            version, key = self._new_version(ring.where(ring.next_number()), request_id)
-            return with_version(ring, version)
+            if made is not None and any(v.check == made.version.check for v in ring.versions):
+                return None  # saved by this call, though the answer was lost
+            made = self._make_version(ring.where(ring.next_number()), request_id)
+            return with_version(ring, made.version)
 
         ring = self._change(tenant, change)
-        self._cache.replace(ring, key)
+        self._hold(ring, made)
         return ring_info(ring)
 
     def rewrap(self, tenant: str) -> RingInfo:
         """Wrap every version under the KEKs of `wrap_with` as they are now, and no others.
 
-        The keys stay the same. What is wrapped by the current KEK version is left as it is; a
-        ring that the first key of `authenticate_with` did not sign is signed anew all the same.
+        The keys stay the same. What is wrapped by the current KEK version is left as it is, if it
+        opens where others of the version's wraps change; a ring that the first key of `authenticate_with` did not sign is signed anew all the same.
         Raises as `rotate` does.
         """
         check_tenant(tenant)
@@ -194,18 +202,29 @@ class KeyManager:
 
     def _create(self, tenant: str) -> Ring | None:
         ring_id = os.urandom(RING_ID_SIZE)
-        version, key = self._new_version(WrapContext(tenant, ring_id, 1), None)
-        ring = first_ring(tenant, ring_id, DEFAULT_POLICY, version)
+        made = self._make_version(WrapContext(tenant, ring_id, 1), None)
+        ring = first_ring(tenant, ring_id, DEFAULT_POLICY, made.version)
         try:
             self._store.save(ring, None)
         except Conflict:
-            return None
+            found = self._find(tenant)
+            if found is None:
+                raise  # who was faster has deleted it again
+            if found.ring_id != ring_id:
+                return None
+            ring = found  # saved by this call, though the answer was lost
         except RingRejected:
             if self._find(tenant) is not None:
                 return None  # another thread of this process was faster
             raise
-        self._cache.replace(ring, key)
+        self._hold(ring, made)
         return ring
+
+    def _hold(self, ring: Ring, made: _Made | None) -> None:
+        """Hold a ring that was just saved, with the key made for it if that is its primary's."""
+        primary = ring.find(ring.primary) if ring.primary is not None else None
+        own = made is not None and primary is not None and primary.check == made.version.check
+        self._cache.replace(ring, made.key if made is not None and own else None)
 
     def _load(self, tenant: str) -> Ring:
         ring = self._store.load(tenant).ring
@@ -235,9 +254,7 @@ class KeyManager:
             time.sleep(pause * int.from_bytes(os.urandom(1), "big") / 255)
             pause = min(pause * 2, 0.1)
 
-    def _new_version(
-        self, where: WrapContext, request_id: str | None
-    ) -> tuple[Version, KeyMaterial]:
+    def _make_version(self, where: WrapContext, request_id: str | None) -> _Made:
         key = KeyMaterial(os.urandom(_KEY_SIZE))
         version = new_version(
             where.version,
@@ -246,7 +263,7 @@ class KeyManager:
             self._wrapping.wrap(key, where),
             request_id,
         )
-        return version, key
+        return _Made(version, key)
 
 
 def _check_request(request_id: str) -> None:
