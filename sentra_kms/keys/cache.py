@@ -33,12 +33,13 @@ class HeldKey:
 
 
 class Entry:
-    """What is held of one tenant under one state of its ring."""
+    """What is held of one tenant under one state of its ring, `read` no earlier than then."""
 
-    __slots__ = ("deadline", "forced", "keys", "openers", "ring")
+    __slots__ = ("deadline", "forced", "keys", "openers", "read", "ring")
 
-    def __init__(self, ring: Ring, deadline: float) -> None:
+    def __init__(self, ring: Ring, read: float, deadline: float) -> None:
         self.ring: Ring = ring
+        self.read: float = read
         self.deadline: float = deadline
         self.forced: float = float("-inf")  # when a reload before the deadline was last forced
         self.keys: dict[int, HeldKey] = {}
@@ -99,10 +100,7 @@ class KeyCache:
 
     def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
-        entry = self._renewed(ring)
-        if key is not None and ring.primary is not None:
-            entry.keys[ring.primary] = self._hold(key)
-        return self._put(entry)
+        return self._put(ring, self.now(), key)
 
     def key(self, entry: Entry, version: Version) -> HeldKey:
         """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
@@ -163,7 +161,11 @@ class KeyCache:
         found = self.entries.get(tenant)
         if found is not None and self.now() < found.deadline:
             return found
-        return self.replace(self._load(tenant))
+        return self._read(tenant)
+
+    def _read(self, tenant: str) -> Entry:
+        begun = self.now()
+        return self._put(self._load(tenant), begun)
 
     def _forced(self, entry: Entry) -> Entry:
         tenant = entry.ring.tenant
@@ -173,27 +175,20 @@ class KeyCache:
         if self.now() < current.forced + RELOAD_INTERVAL:
             return entry
         current.forced = self.now()
-        fresh = self.replace(self._load(tenant))
+        fresh = self._read(tenant)
         fresh.forced = current.forced
         return fresh
 
-    def _renewed(self, ring: Ring) -> Entry:
-        """Make an entry that takes over what an earlier one held of versions still enabled."""
+    def _take_over(self, before: Entry, entry: Entry, usable: set[int]) -> None:
+        """Let an entry have what an earlier one held of versions still usable."""
         now = self.now()
-        entry = Entry(ring, now + self._jittered(self._ring_ttl))
-        before = self.entries.get(ring.tenant)
-        if before is None:
-            return entry
         entry.forced = before.forced
-        usable = _same_keys(before.ring, ring)
-        for number, held in list(before.keys.items()):
+        for number, held in before.keys.items():
             if number in usable and now < held.expires:
                 entry.keys[number] = held
-        with self._lock:
-            for prefix, opener in list(before.openers.items()):
-                if opener.version in usable and now < opener.expires:
-                    self._keep(entry, prefix, opener)
-        return entry
+        for prefix, opener in list(before.openers.items()):
+            if opener.version in usable and now < opener.expires:
+                self._keep(entry, prefix, opener)
 
     def _keep(self, entry: Entry, prefix: bytes, opener: Opener) -> None:
         if self._closed:
@@ -206,29 +201,35 @@ class KeyCache:
         entry.openers[prefix] = opener
         self._openers[place] = entry.openers
 
-    def _put(self, entry: Entry) -> Entry:
-        """Hold the entry, unless a newer one is held; return the one that is."""
-        tenant = entry.ring.tenant
+    def _put(self, ring: Ring, read: float, key: KeyMaterial | None = None) -> Entry:
+        """Hold the ring, unless a newer one is held; return the entry of the one that is."""
+        tenant = ring.tenant
+        entry = Entry(ring, read, self.now() + self._jittered(self._ring_ttl))
         with self._lock:
+            before = self.entries.get(tenant)
+            if before is not None and before.ring.sequence > ring.sequence:
+                # Another thread has seen a newer ring while this one was being read.
+                return before
+            usable = set[int]() if before is None else _same_keys(before.ring, ring)
+            if before is not None:
+                self._take_over(before, entry, usable)
+            if key is not None and ring.primary is not None:
+                entry.keys[ring.primary] = self._hold(key)
             if self._closed:
                 return entry
-            before = self.entries.pop(tenant, None)
-            if before is not None and before.ring.sequence > entry.ring.sequence:
-                # Another thread has seen a newer ring while this one was being read.
-                self.entries[tenant] = before
-                return before
             self._held += len(entry.keys) - (len(before.keys) if before else 0)
+            self.entries.pop(tenant, None)  # what was read last stands last
             self.entries[tenant] = entry
             epoch = self.epochs.get(tenant)
             if epoch is not None:
-                self._carry(epoch, before, entry)
+                self._carry(epoch, entry, usable)
             self._trim(tenant)
             return entry
 
-    def _carry(self, epoch: Epoch, before: Entry | None, entry: Entry) -> None:
+    def _carry(self, epoch: Epoch, entry: Entry, usable: set[int]) -> None:
         """Let writers keep an epoch under the ring that was read now, if it still has its key."""
-        same = before is not None and epoch.version in _same_keys(before.ring, entry.ring)
-        if same and epoch.version == entry.ring.primary and epoch.version in entry.keys:
+        usable = usable & entry.keys.keys()
+        if epoch.version == entry.ring.primary and epoch.version in usable:
             epoch.deadline = min(entry.deadline, epoch.expires)
         else:
             del self.epochs[entry.ring.tenant]

@@ -179,10 +179,12 @@ class TenantKeys:
         if found is not None:
             return entry, found
         # Another process may have rotated since the ring was read.
+        asked = self._now()
         fresh = self._cache.reload(entry)
         found = fresh.ring.find(number)
         if found is None:
-            recent = fresh is entry
+            # What another thread was reading already may be older than the message.
+            recent = fresh is entry or fresh.read < asked
             raise KeyNotFound(
                 f"the message names version {number} of tenant '{self._tenant}', which its ring "
                 + ("did not have a moment ago" if recent else "never had"),
