@@ -161,9 +161,9 @@ class KeyManager:
     def rewrap(self, tenant: str) -> RingInfo:
         """Wrap every version under the KEKs of `wrap_with` as they are now, and no others.
 
-        The keys stay the same. What is wrapped by the current KEK version is left as it is, if it
-        opens where others of the version's wraps change; a ring that the first key of `authenticate_with` did not sign is signed anew all the same.
-        Raises as `rotate` does.
+        The keys stay the same. What the current KEK version wrapped is left as it is, if it opens
+        where other wraps of its version change; a ring that the first key of `authenticate_with`
+        did not sign is signed anew all the same. Raises as `rotate` does.
         """
         check_tenant(tenant)
 

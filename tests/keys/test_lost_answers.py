@@ -1,4 +1,4 @@
-"""Saves whose outcome the caller was not told, or was told wrongly: nothing is made twice or lost."""
+"""Saves whose outcome the caller is not told, or is told wrongly: nothing is lost or made twice."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def spoil(site: Site, kek: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", BAD_WRAPS)
 def test_rewrap_does_not_drop_the_last_wrap_that_opens(key_site: Site, how: str) -> None:
-    """When a KEK is retired, the wrap that stays must open, or is made anew while that is possible."""
+    """When a KEK is retired, the wrap that stays must open, or is made anew while it can be."""
     writer = key_site.open(*TWO)
     writer.keys.create("acme")
     message = writer.keys.encrypt("acme", b"x")
