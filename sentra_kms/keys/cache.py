@@ -223,7 +223,7 @@ class KeyCache:
             self._outages.failed(_STORE)
             raise
         except KMSError:
-            self._memory.drop(tenant)  # what the store says now holds, whatever was held
+            self._outages.worked(_STORE)  # it answered, if only with a no
             raise
         self._outages.worked(_STORE)
         return ring, begun
@@ -242,6 +242,10 @@ class KeyCache:
                     self._loads.do(tenant, lambda: self._loaded(tenant, entry))
             except ServiceUnavailable:
                 self._coast(entry, entry.read)
+            except KMSError:
+                # Nothing is coasted over a no: when the ring is due, whoever asks is told.
+                entry.is_coasting = False
+                entry.deadline = min(entry.deadline, end)
 
         self._background.submit(tenant, work)
 

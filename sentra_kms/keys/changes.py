@@ -22,6 +22,13 @@ Change = Callable[[Loaded], Ring | None]
 """From a ring as it was read to the ring to save, `None` to leave it as it is."""
 
 
+class Made(NamedTuple):
+    """A new key, and the version that holds it."""
+
+    version: Version
+    key: KeyMaterial
+
+
 class Plan(NamedTuple):
     """What the configuration says of keys: the store, and the KEKs of each policy."""
 
@@ -76,9 +83,7 @@ class Rings:
             time.sleep(pause * int.from_bytes(os.urandom(1), "big") / 255)
             pause = min(pause * 2, 0.1)
 
-    def new_version(
-        self, wrapping: Wrapping, where: WrapContext, request_id: str | None
-    ) -> tuple[Version, KeyMaterial]:
+    def new_version(self, wrapping: Wrapping, where: WrapContext, request_id: str | None) -> Made:
         """Make a key and the version that holds it."""
         key = KeyMaterial(os.urandom(_KEY_SIZE))
         wrapped = wrapping.wrap(key, where)
@@ -90,7 +95,7 @@ class Rings:
             request_id,
             wrapped.missing,
         )
-        return version, key
+        return Made(version, key)
 
     def _change_once(self, tenant: str, change: Change) -> Ring:
         loaded = self.store.load(tenant)

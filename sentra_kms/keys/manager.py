@@ -20,7 +20,7 @@ from sentra_kms.errors import (
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Runner
 from sentra_kms.keys.cache import Bounds, KeyCache
-from sentra_kms.keys.changes import KeySource, Plan, Rings
+from sentra_kms.keys.changes import KeySource, Made, Plan, Rings
 from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
 from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.message import Buffer
@@ -28,7 +28,6 @@ from sentra_kms.keys.ring import Ring, Version, first_ring, with_policy, with_ve
 from sentra_kms.keys.store import Loaded
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.keys.wrapping import Wrapping
-from sentra_kms.material import KeyMaterial
 from sentra_kms.settings import DEFAULT_POLICY, CacheSettings
 from sentra_kms.tenant import check_tenant
 
@@ -128,43 +127,47 @@ class KeyManager:
         """Make a new key version, primary from now on; earlier ones go on decrypting.
 
         With `request_id` (text, 1 to 256 characters) a retry makes no second version, however often
-        and wherever it is made: the ring keeps the id. Rotations at once make a version each.
-        Raises `TenantNotFound`, `KeyUnavailable` for a shredded tenant, `RingRejected` (also when
+        and wherever it is made: the ring keeps the id. Rotations at once make a version each. When
+        the store's answer is lost, `ServiceUnavailable`, the version may have been saved. Raises `TenantNotFound`, `KeyUnavailable` for a shredded tenant, `RingRejected` (also when
         the ring is full), `Conflict` after 30 s of lost races, and what the store or the KEKs
         raise.
         """
         check_tenant(tenant)
         if request_id is not None:
             _check_request(request_id)
-        key: KeyMaterial | None = None
+        made: Made | None = None
 
         def change(loaded: Loaded) -> Ring | None:
-            nonlocal key
+            nonlocal made
             ring = loaded.ring
             if request_id is not None and any(v.request == request_id for v in ring.versions):
-                key = None
                 return None
+            if made is not None and any(v.check == made.version.check for v in ring.versions):
+                return None  # saved by this call, though the answer was lost
             _refuse_shredded(ring)
             wrapping = self._rings.wrapping(ring.policy, tenant)
             where = ring.where(ring.next_number())
-            version, key = self._rings.new_version(wrapping, where, request_id)
-            return with_version(ring, version)
+            made = self._rings.new_version(wrapping, where, request_id)
+            return with_version(ring, made.version)
 
-        return self._changed(self._rings.change(tenant, change), key)
+        ring = self._rings.change(tenant, change)
+        self._hold(ring, made)
+        return self._info(ring)
 
     def rewrap(self, tenant: str) -> RingInfo:
         """Wrap every version under the KEKs of its policy as they are now, and no others.
 
-        The keys stay the same. What is wrapped by the current KEK version is left as it is, what
-        was missing is wrapped too; a ring that the first key of `authenticate_with` did not sign
-        is signed anew all the same. Raises as `rotate` does.
+        The keys stay the same. What the current KEK version wrapped is left as it is, if it opens
+        where other wraps of its version change, and what was missing is wrapped too; a ring that
+        the first key of `authenticate_with` did not sign is signed anew all the same. Raises as
+        `rotate` does.
         """
         check_tenant(tenant)
 
         def change(loaded: Loaded) -> Ring | None:
             ring = loaded.ring
             versions = self._renewed(ring, self._rings.wrapping(ring.policy, tenant))
-            if versions == ring.versions and loaded.signed_by_first:
+            if versions == ring.versions and self._rings.store.is_signed_by_first(loaded):
                 return None
             return with_versions(ring, versions)
 
@@ -183,7 +186,8 @@ class KeyManager:
         def change(loaded: Loaded) -> Ring | None:
             ring = loaded.ring
             versions = self._renewed(ring, target)
-            if (ring.policy, ring.versions) == (policy, versions) and loaded.signed_by_first:
+            same = (ring.policy, ring.versions) == (policy, versions)
+            if same and self._rings.store.is_signed_by_first(loaded):
                 return None
             return with_policy(ring, policy, versions)
 
@@ -310,18 +314,29 @@ class KeyManager:
 
     def _create(self, tenant: str, wrapping: Wrapping) -> Ring | None:
         ring_id = os.urandom(RING_ID_SIZE)
-        version, key = self._rings.new_version(wrapping, WrapContext(tenant, ring_id, 1), None)
-        ring = first_ring(tenant, ring_id, wrapping.policy.name, version)
+        made = self._rings.new_version(wrapping, WrapContext(tenant, ring_id, 1), None)
+        ring = first_ring(tenant, ring_id, wrapping.policy.name, made.version)
         try:
             self._rings.store.save(ring, None)
         except Conflict:
-            return None
+            found = self._find(tenant)
+            if found is None:
+                raise  # who was faster has deleted it again
+            if found.ring_id != ring_id:
+                return None
+            ring = found  # saved by this call, though the answer was lost
         except RingRejected:
             if self._find(tenant) is not None:
                 return None  # another thread of this process was faster
             raise
-        self._cache.replace(ring, key)
+        self._hold(ring, made)
         return ring
+
+    def _hold(self, ring: Ring, made: Made | None) -> None:
+        """Hold a ring that was just saved, with the key made for it if that is its primary's."""
+        primary = ring.find(ring.primary) if ring.primary is not None else None
+        own = made is not None and primary is not None and primary.check == made.version.check
+        self._cache.replace(ring, made.key if made is not None and own else None)
 
     def _renewed(self, ring: Ring, target: Wrapping) -> tuple[Version, ...]:
         """Wrap every version under the KEKs of `target`."""
@@ -334,8 +349,8 @@ class KeyManager:
         check_tenant(tenant)
         return self._changed(self._rings.change(tenant, lambda loaded: change(loaded.ring)))
 
-    def _changed(self, ring: Ring, key: KeyMaterial | None = None) -> RingInfo:
-        self._cache.replace(ring, key)
+    def _changed(self, ring: Ring) -> RingInfo:
+        self._cache.replace(ring)
         return self._info(ring)
 
     def _info(self, ring: Ring) -> RingInfo:

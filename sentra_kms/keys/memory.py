@@ -108,13 +108,6 @@ class Memory:
         )
         return ring if same else None
 
-    def drop(self, tenant: str) -> None:
-        """Forget a tenant."""
-        with self._lock:
-            entry = self.entries.get(tenant)
-            if entry is not None:
-                self._give_up(entry)
-
     def forget(self, tenant: str, number: int) -> None:
         """Forget one key of a tenant and what follows from it."""
         with self._lock:

@@ -22,7 +22,7 @@ from sentra_kms.errors import (
     UnsupportedOperation,
 )
 from sentra_kms.hooktypes import Remainder, RingPage, StoredRing
-from sentra_kms.keys.document import Authenticator
+from sentra_kms.keys.document import Authenticator, signer_of
 from sentra_kms.keys.receipt import Remains
 from sentra_kms.keys.ring import Ring, decode, encode, format_time, moved, moved_here
 from sentra_kms.keys.seen import Seen
@@ -59,15 +59,11 @@ class RingService(Protocol):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A ring with where it is, the revision to save over, and whether the first auth key signed it.
-
-    `document` is the ring as it is stored.
-    """
+    """A ring, the document that it was stored as, the revision to save over, and where it is."""
 
     ring: Ring
     document: bytes
     revision: str
-    signed_by_first: bool
     service: RingService
 
 
@@ -114,6 +110,10 @@ class RingStore:
                 return self._load(self._service, tenant)
             raise
         return found if found.ring.moved_to is None else self._finish(found)
+
+    def is_signed_by_first(self, loaded: Loaded) -> bool:
+        """Whether the auth key that signs now signed this ring too; fetches that key."""
+        return self._authenticator.signs_as(signer_of(loaded.document))
 
     def save(self, ring: Ring, over: Loaded | None) -> Loaded:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
@@ -201,8 +201,7 @@ class RingStore:
         stored = service.load_ring(tenant)
         ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
         self._seen.refuse_rollback(ring, stored.document, seen)
-        signed = self._authenticator.signs(stored.document)
-        return Loaded(ring, stored.document, stored.revision, signed, service)
+        return Loaded(ring, stored.document, stored.revision, service)
 
     def _save(self, service: RingService, ring: Ring, expected: str | None) -> Loaded:
         check_tenant(ring.tenant)
@@ -212,7 +211,7 @@ class RingStore:
         document = self._authenticator.sign(ring.tenant, payload)
         revision = service.save_ring(ring.tenant, document, expected)
         self._seen.saved(ring, document)
-        return Loaded(ring, document, revision, signed_by_first=True, service=service)
+        return Loaded(ring, document, revision, service)
 
 
 def _listed(service: RingService) -> Iterator[str]:

@@ -188,10 +188,12 @@ class TenantKeys:
         if entry.state(number) is not None:
             return entry
         # Another process may have rotated since the ring was read.
+        asked = self._now()
         fresh = self._cache.reload(entry)
         if fresh.state(number) is not None:
             return fresh
-        recent = fresh is entry
+        # What another thread was reading already may be older than the message.
+        recent = fresh is entry or fresh.read < asked
         raise KeyNotFound(
             f"the message names version {number} of tenant '{self._tenant}', which its ring "
             + ("did not have a moment ago" if recent else "never had"),

@@ -89,6 +89,10 @@ class Wrapping:
         long. Every answer is held against the version's check value. Raises `KeyNotFound` if no
         configured KEK wraps the version, else what the KEKs raised, all in one message.
         """
+        return self.unwrap_by(version, where)[0]
+
+    def unwrap_by(self, version: Version, where: WrapContext) -> tuple[KeyMaterial, KekName]:
+        """Return what `unwrap` does, and the KEK that gave it."""
         usable = self._usable(version, where.tenant)
         if not usable:
             raise KeyNotFound(
@@ -100,10 +104,10 @@ class Wrapping:
             )
         usable.sort(key=lambda each: self._outages.should_wait(each[0]))  # stable: order is kept
         asks = [partial(self._unwrap_one, kek, wrap, version, where) for kek, wrap in usable]
-        material, failures = first_answer(asks, hedge_after=self._hedge_after)
-        if material is None:
+        answer, failures = first_answer(asks, hedge_after=self._hedge_after)
+        if answer is None:
             raise _joined(failures)
-        return material
+        return answer
 
     def is_out_of_reach(self, version: Version, tenant: str) -> bool:
         """Whether every KEK that could unwrap the version failed a moment ago."""
@@ -149,9 +153,17 @@ class Wrapping:
         wrapped = self._services[kek.backend].wrap_key(kek.key, material, where)
         return Wrap(str(kek), wrapped.key_id, wrapped.key_version, wrapped.ciphertext)
 
+    def opens(self, kek: KekName, wrap: Wrap, version: Version, where: WrapContext) -> bool:
+        """Whether a wrap opens to the version's key."""
+        try:
+            self._unwrap_one(kek, wrap, version, where)
+        except KMSError:
+            return False
+        return True
+
     def _unwrap_one(
         self, kek: KekName, wrap: Wrap, version: Version, where: WrapContext
-    ) -> KeyMaterial:
+    ) -> tuple[KeyMaterial, KekName]:
         wrapped = WrappedKey(wrap.ciphertext, wrap.key_id, wrap.key_version)
         try:
             material = self._services[kek.backend].unwrap_key(kek.key, wrapped, where)
@@ -166,7 +178,7 @@ class Wrapping:
                 backend=kek.backend,
                 subject=where.tenant,
             )
-        return material
+        return material, kek
 
 
 class Renewal:
@@ -181,8 +193,9 @@ class Renewal:
     def renew(self, version: Version, where: WrapContext) -> Version:
         """Return the version wrapped under the policy's KEKs as they are now, and no other.
 
-        A wrap that was made by the current version of its KEK is kept, and so is an older one
-        whose KEK does not work now, if `min_wraps` allows that.
+        A wrap that was made by the current version of its KEK is kept; if another one goes, only
+        if it opens too: no version is left with wraps that nobody has seen open. An older one
+        whose KEK does not work now is kept as well, if `min_wraps` allows that.
         """
         if not version.wraps:
             return version
@@ -190,7 +203,11 @@ class Renewal:
         kept = {kek: wrap for kek, wrap in wraps.items() if self._is_current(wrap)}
         if len(kept) == len(self._keks) == len(version.wraps) and not version.missing:
             return version
-        material = self._unwrap_by.unwrap(version, where)
+        material, opened = self._unwrap_by.unwrap_by(version, where)
+        for kek in self._keks:
+            if kek in kept and kek != opened:
+                if not self._wrapping.opens(kek, kept[kek], version, where):
+                    del kept[kek]
         made = self._wrapping.complete(kept, material, where)
         older = tuple(wraps[kek] for kek in made.missing if kek in wraps)
         return msgspec.structs.replace(

@@ -13,6 +13,7 @@ import pytest
 from sentra_kms.config import read_settings
 from sentra_kms.errors import KeyNotFound, KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.keys import cache
+from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.message import Opener
 from sentra_kms.runtime import KMS
@@ -150,6 +151,36 @@ def test_who_was_held_up_between_looking_and_asking_asks_nobody(
     late.join(30)
     assert acme.decrypt(outcome[0]) == b"x"
     assert spy.count == 1
+
+
+def test_key_that_is_unwrapped_while_the_ring_is_read_again_is_kept(
+    memory_kms: KMS, manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two ends first, one unwrap serves all until its TTL is over."""
+    acme = memory_kms.keys.tenant("acme")
+    message = acme.encrypt(b"x")
+    memory_kms.keys._cache.clear()
+    memory_kms.keys._cache.entry("acme")
+    unwraps = Spy(memory_kms, "memory", "unwrap_key")
+    real, reading, unwrapped = KeyCache._put, threading.Event(), threading.Event()
+
+    def put(self: KeyCache, *arguments: Any) -> Any:
+        reading.set()
+        assert unwrapped.wait(30)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(KeyCache, "_put", put)
+    # One thread unwraps under the ring that is held; another, for whom it is due, reads it again.
+    entry = memory_kms.keys._cache.entries["acme"]
+    manual_clock.advance(60)
+    reader = Crew(lambda _: memory_kms.keys._cache.entry("acme"), 1)
+    until(reading.is_set)
+    memory_kms.keys._cache.key(entry, entry.ring.versions[0])
+    unwrapped.set()
+    assert not isinstance(reader.join()[0], BaseException)
+    assert acme.decrypt(message) == b"x"
+    assert acme.decrypt(acme.encrypt(b"y")) == b"y"
+    assert unwraps.count == 1
 
 
 def test_tenants_do_not_wait_for_each_other(memory_kms: KMS) -> None:

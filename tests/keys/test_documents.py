@@ -295,6 +295,59 @@ def test_rotating_until_full_loses_no_version(memory_kms: KMS) -> None:
     assert memory_kms.keys.decrypt("acme", memory_kms.keys.encrypt("acme", b"y")) == b"y"
 
 
+# --- signed by a writer that is not ours -----------------------------------------------------
+
+EXTENSIONS = {
+    "number beyond a double": b"1e999",
+    "integer of 5,000 digits": b"9" * 5000,
+    "tiny fraction": b"1e-999",
+    "200 levels": b"[" * 200 + b"]" * 200,
+    "a name twice": b'{"a":1,"a":2}',
+    "white space": b'{ "a" :\t[ 1 ,\n2 ] }',
+}
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["as we write", "spaced"])
+@pytest.mark.parametrize("value", EXTENSIONS.values(), ids=EXTENSIONS)
+def test_any_json_in_an_extension_is_kept_as_it_is(
+    key_site: Site,
+    made: KMS,
+    value: bytes,
+    spaced: bool,  # noqa: FBT001 - a case
+) -> None:
+    """What a later version wrote is not looked into, whatever Python could make of it."""
+    put_extension(key_site, value, spaced=spaced)
+    kms = key_site.open()
+    assert kms.keys.rotate("acme").primary == 3
+    assert b'"extensions":{"x-later":' + value + b"}" in key_site.document()
+    assert key_site.open().keys.describe("acme").primary == 3
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["as we write", "spaced"])
+@pytest.mark.parametrize("value", [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b"[" * 5000, b"NaN"])
+def test_extension_that_is_no_json_is_refused(
+    key_site: Site,
+    made: KMS,
+    value: bytes,
+    spaced: bool,  # noqa: FBT001 - a case
+) -> None:
+    """Not in UTF-8, or nested without end: one of our errors, and nothing is saved."""
+    put_extension(key_site, value, spaced=spaced)
+    before = key_site.document()
+    assert "not valid" in refused(key_site.open())
+    with pytest.raises(RingRejected):
+        key_site.open().keys.rotate("acme")
+    assert key_site.document() == before
+
+
+def put_extension(site: Site, value: bytes, *, spaced: bool) -> None:
+    """Store acme's ring, rightly signed and one save on, with this in an extension."""
+    fields = site.payload()
+    fields |= {"sequence": fields["sequence"] + 1, "extensions": {"x-later": 0}}
+    payload = json.dumps(fields, separators=(", ", ": ") if spaced else (",", ":")).encode()
+    site.put(site.sign(payload.replace(b"0}}", value + b"}}")))
+
+
 # --- rollback ---------------------------------------------------------------------------------
 
 
@@ -425,6 +478,29 @@ def test_missing_later_key_does_not_stop_what_the_first_verifies(key_site: Site)
     kms = key_site.open(authenticate_with=(one, two))
     kms.keys.create("acme")
     assert kms.keys.rotate("acme").primary == 2
+
+
+def test_signing_key_out_of_reach_does_not_stop_readers(key_site: Site) -> None:
+    """What another key signed is read and used; only what must be signed waits for the first."""
+    one, two = key_site.reference("a1"), key_site.reference("a2")
+    writer = key_site.open(authenticate_with=(one,))
+    writer.keys.create("acme")
+    writer.keys.create("other")
+    message = writer.keys.encrypt("acme", b"x")
+    (key_site.home / "a2.secret").unlink()
+    kms = key_site.open(authenticate_with=(two, one))
+    fetches = Spy(kms, "file", "fetch_secret")
+    assert kms.keys.decrypt("acme", message) == b"x"
+    assert kms.keys.decrypt("acme", kms.keys.encrypt("acme", b"y")) == b"y"
+    assert kms.keys.describe("acme").primary == 1
+    for change in (kms.keys.rotate, kms.keys.rewrap):
+        with pytest.raises(SecretNotFound, match="a2"):
+            change("acme")
+    # A key that is at hand and fits is taken at once: nobody waits for the other again.
+    before = fetches.count
+    assert kms.keys.describe("acme") == writer.keys.describe("acme")
+    kms.keys.encrypt("other", b"x")
+    assert [call[0].reference for call in fetches.calls[before:]] == []
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,40 @@ def test_second_version_within_a_second_is_worth_a_retry(
     assert loads.count == 1
 
 
+def test_reader_that_shares_a_look_begun_before_its_message_may_come_again(
+    key_site: Site, warm: tuple[KMS, bytes]
+) -> None:
+    """The ring that another thread was reading already is older than the message: worth a retry."""
+    kms, message = warm
+    loads = Spy(kms, "local", "load_ring")
+    read, go_on = threading.Event(), threading.Event()
+    clock = key_site.clock
+
+    def slowly(tenant: str) -> object:
+        stored: object = loads._original(tenant)
+        read.set()
+        assert go_on.wait(WAIT)
+        return stored
+
+    loads.instead = slowly
+    first = Crew(lambda _: kms.keys.decrypt("acme", with_version(message, 99)), 1)
+    until(read.is_set)
+    genuine = written_elsewhere(key_site, b"2")
+    clock.advance(0.001)
+    second = Crew(lambda _: kms.keys.decrypt("acme", genuine), 1)
+    until(lambda: is_waiting(second.threads[0]))
+    go_on.set()
+    (forged,), (told,) = first.join(), second.join()
+    assert isinstance(forged, KeyNotFound)
+    assert not forged.retryable
+    assert isinstance(told, KeyNotFound)
+    assert told.retryable
+    assert "a moment ago" in str(told)
+    loads.instead = None
+    clock.advance(1)
+    assert kms.keys.decrypt("acme", genuine) == b"2"
+
+
 def test_forged_versions_of_many_threads_cost_one_look_a_second(
     key_site: Site, warm: tuple[KMS, bytes]
 ) -> None:

@@ -276,6 +276,57 @@ def test_rewrap_adds_a_kek_and_keeps_the_wraps_that_are_current(key_site: Site) 
     assert alone.keys.decrypt_many("acme", messages) == [b"1", b"2"]
 
 
+BAD_WRAPS = ["another key", "no wrap"]
+
+
+def spoil(site: Site, kek: str, how: str) -> None:
+    """Store acme's ring with a wrap that is current by its KEK's id and does not open."""
+    master = kek.partition(":")[2]
+    bad = wrap_of_another_key(site, master) if how == "another key" else b"SKW\x01\x00" + bytes(64)
+    rewrite_wrap(site, kek, bad)
+
+
+@pytest.mark.parametrize("how", BAD_WRAPS)
+def test_rewrap_does_not_drop_the_last_wrap_that_opens(key_site: Site, how: str) -> None:
+    """When a KEK is retired, the wrap that stays must open, or is made anew while it can be."""
+    writer = key_site.open(*TWO)
+    writer.keys.create("acme")
+    message = writer.keys.encrypt("acme", b"x")
+    spoil(key_site, "local:m1", how)
+    narrow = key_site.open("local:m1", unwrap_with=("spare:m2",), authenticate_with=AUTH)
+    narrow.keys.rewrap("acme")
+    assert keks(narrow) == ["local:m1"]
+    assert key_site.open("local:m1").keys.decrypt("acme", message) == b"x"
+
+
+@pytest.mark.parametrize("how", BAD_WRAPS)
+@pytest.mark.parametrize("bad", TWO)
+def test_rewrap_mends_a_wrap_that_does_not_open(key_site: Site, bad: str, how: str) -> None:
+    """A KEK that is added brings every version to wraps that each open alone."""
+    writer = key_site.open(*TWO)
+    writer.keys.create("acme")
+    message = writer.keys.encrypt("acme", b"x")
+    spoil(key_site, bad, how)
+    three = (*TWO, "third:m3")
+    key_site.open(*three).keys.rewrap("acme")
+    for kek in three:
+        alone = key_site.open(kek, authenticate_with=AUTH)
+        assert alone.keys.decrypt("acme", message) == b"x"
+
+
+def test_rewrap_saves_nothing_while_a_wrap_that_stays_cannot_be_tried(key_site: Site) -> None:
+    """A KEK that is out of reach might hold a bad wrap: the others are not dropped for it."""
+    writer = key_site.open(*TWO)
+    writer.keys.create("acme")
+    before = key_site.document()
+    narrow = key_site.open("local:m1", unwrap_with=("spare:m2",), authenticate_with=AUTH)
+    for operation in ("wrap_key", "unwrap_key"):
+        Spy(narrow, "local", operation).failure = ServiceUnavailable("down")
+    with pytest.raises(ServiceUnavailable):
+        narrow.keys.rewrap("acme")
+    assert key_site.document() == before
+
+
 def test_rewrap_drops_a_kek_that_no_longer_wraps(key_site: Site) -> None:
     """Wraps of KEKs outside wrap_with are erased from every version."""
     kms = key_site.open(*TWO)
