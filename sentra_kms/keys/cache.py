@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sentra_kms.errors import KeyUnavailable
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.flight import SingleFlight
-from sentra_kms.keys.message import Epoch, Opener
+from sentra_kms.keys.message import NO_OPENER, Epoch, Opener
 from sentra_kms.keys.ring import Ring, Version
 from sentra_kms.material import KeyMaterial
 
@@ -33,9 +33,12 @@ class HeldKey:
 
 
 class Entry:
-    """What is held of one tenant under one state of its ring."""
+    """What is held of one tenant under one state of its ring.
 
-    __slots__ = ("deadline", "forced", "keys", "openers", "ring")
+    `newest` is the last of `openers`, at hand without hashing a prefix.
+    """
+
+    __slots__ = ("deadline", "forced", "keys", "newest", "openers", "ring")
 
     def __init__(self, ring: Ring, deadline: float) -> None:
         self.ring: Ring = ring
@@ -43,6 +46,7 @@ class Entry:
         self.forced: float = float("-inf")  # when a reload before the deadline was last forced
         self.keys: dict[int, HeldKey] = {}
         self.openers: dict[bytes, Opener] = {}
+        self.newest: Opener = NO_OPENER
 
 
 class KeyCache:
@@ -140,6 +144,7 @@ class KeyCache:
             return found
         held = self.key(entry, version)
         made = Opener(held.material, entry.ring.tenant, prefix, held.expires)
+        made.deadline = min(entry.deadline, held.expires)
         with self._lock:
             if self.entries.get(entry.ring.tenant) is entry:
                 self._keep(entry, prefix, made)
@@ -203,7 +208,10 @@ class KeyCache:
         if len(self._openers) >= MAX_OPENERS:
             oldest = next(iter(self._openers))
             self._openers.pop(oldest).pop(oldest[1], None)
-        entry.openers[prefix] = opener
+            holder = self.entries.get(oldest[0])
+            if holder is not None and holder.newest.prefix == oldest[1]:
+                holder.newest = NO_OPENER
+        entry.openers[prefix] = entry.newest = opener
         self._openers[place] = entry.openers
 
     def _put(self, entry: Entry) -> Entry:
@@ -219,6 +227,8 @@ class KeyCache:
                 return before
             self._held += len(entry.keys) - (len(before.keys) if before else 0)
             self.entries[tenant] = entry
+            for opener in entry.openers.values():
+                opener.deadline = min(entry.deadline, opener.expires)
             epoch = self.epochs.get(tenant)
             if epoch is not None:
                 self._carry(epoch, before, entry)
@@ -278,6 +288,8 @@ class KeyCache:
             self._held -= 1
             for prefix in [p for p, opener in entry.openers.items() if opener.version == number]:
                 del entry.openers[prefix]
+            if entry.newest.version == number:
+                entry.newest = NO_OPENER
 
     def _is_over(self) -> bool:
         return max(self._held, len(self.entries)) > self._max_keys

@@ -11,8 +11,8 @@ repeat a pool of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import islice, repeat
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
@@ -50,9 +50,11 @@ class Epoch:
     """A writer's salt with what follows from it. `deadline` and `expires` are monotonic seconds.
 
     `deadline` is when the ring must be looked at again, `expires` when the epoch itself ends.
+    Each tick drawn from `uses` is leave to seal one message of at most `TICK_BYTES`, and brings
+    what that takes: prefix and cipher.
     """
 
-    __slots__ = ("deadline", "expires", "prefix", "seal", "tick", "version")
+    __slots__ = ("deadline", "expires", "prefix", "seal", "uses", "version")
 
     def __init__(
         self, key: KeyMaterial, tenant: str, ring_id: bytes, version: int, expires: float
@@ -63,24 +65,20 @@ class Epoch:
         self.version: int = version
         self.prefix: bytes = header + salt + block.reveal()[32:]
         self.seal: Cipher = AESGCM(block.reveal()[:32]).encrypt
-        self.tick: Callable[[], int] = (
-            count().__next__
-        )  # one bytecode's work: no two threads draw the same
+        # Drawing is one bytecode's work: no two threads draw the same tick.
+        self.uses: Iterator[tuple[bytes, Cipher]] = repeat((self.prefix, self.seal), EPOCH_TICKS)
         self.expires: float = expires
         self.deadline: float = expires
 
     def draw(self, cost: int) -> bool:
         """Draw `cost` ticks; whether all of them lie within the epoch's bound."""
-        last = 0
-        for _ in range(cost):
-            last = self.tick()
-        return last < EPOCH_TICKS
+        return sum(1 for _ in islice(self.uses, cost)) == cost
 
 
 class Opener:
-    """A reader's subkey for one prefix; `expires` is in monotonic seconds."""
+    """A reader's subkey for one prefix. `deadline` and `expires` are as an epoch's."""
 
-    __slots__ = ("expires", "open", "version")
+    __slots__ = ("deadline", "expires", "open", "prefix", "version")
 
     def __init__(self, key: KeyMaterial, tenant: str, prefix: bytes, expires: float) -> None:
         header, salt = prefix[:HEADER_SIZE], prefix[HEADER_SIZE : HEADER_SIZE + SALT_SIZE]
@@ -88,8 +86,21 @@ class Opener:
         if not bytes_eq(block.reveal()[32:], prefix[HEADER_SIZE + SALT_SIZE :]):
             raise DecryptionFailed(FAILED, subject=tenant)
         self.version: int = version_of(prefix)
+        self.prefix: bytes = prefix
         self.open: Cipher = AESGCM(block.reveal()[:32]).decrypt
         self.expires: float = expires
+        self.deadline: float = expires
+
+
+def _no_opener() -> Opener:
+    opener = Opener.__new__(Opener)
+    opener.prefix, opener.version = b"", 0
+    opener.expires = opener.deadline = float("-inf")
+    return opener
+
+
+NO_OPENER = _no_opener()
+"""What stands where there is no opener: no message has its prefix."""
 
 
 def ticks(size: int) -> int:
