@@ -105,6 +105,7 @@ class KeyCache:
         found = self.entries.get(tenant)
         if found is None:
             return self._loads.do(tenant, lambda: self._loaded(tenant, None))
+        found.used = True
         now = self.now()
         if now < found.deadline:
             return found
@@ -160,12 +161,18 @@ class KeyCache:
         return held
 
     def epoch(self, entry: Entry, number: int, cost: int) -> Epoch:
-        """Return a new epoch of a version, and make it the one that the tenant's writers use.
+        """Return an epoch of a version with `cost` ticks drawn from it.
 
-        `cost` ticks are drawn from it before anybody else can.
+        It is the one that the tenant's writers use, or a new one that they use from now on.
         """
         held = self.key(entry, number)
-        end = self.now() + self._ttl(entry)
+        now = self.now()
+        found = self.epochs.get(entry.tenant)
+        if found is not None and found.version == number and now < found.expires:
+            found.deadline = min(entry.deadline, held.deadline, found.expires)
+            if found.draw(cost):
+                return found
+        end = now + self._ttl(entry)
         epoch = Epoch(held.material, entry.tenant, entry.ring_id, number, end)
         epoch.deadline = min(entry.deadline, held.deadline, end)
         epoch.draw(cost)
@@ -175,11 +182,12 @@ class KeyCache:
     def opener(self, entry: Entry, number: int, prefix: bytes) -> Opener:
         """Return the opener of a message's prefix, kept for the next one with the same prefix."""
         held = self.key(entry, number)
+        deadline = min(entry.deadline, held.deadline)
         found = entry.openers.get(prefix)
         if found is not None and found.key is held.material:
-            found.expires = held.deadline
+            found.deadline = deadline
             return found
-        made = Opener(held.material, entry.tenant, prefix, held.deadline)
+        made = Opener(held.material, entry.tenant, prefix, deadline)
         self._memory.keep_opener(entry, held, prefix, made)
         return made
 

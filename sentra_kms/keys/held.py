@@ -11,7 +11,7 @@ from sys import intern
 from typing import final
 
 from sentra_kms.encoding import u32
-from sentra_kms.keys.message import Opener
+from sentra_kms.keys.message import NO_OPENER, Opener
 from sentra_kms.keys.ring import Ring, State
 from sentra_kms.material import KeyMaterial
 
@@ -43,7 +43,8 @@ class Entry:
     """What is held of one tenant under one state of its ring; replaced whole when that changes.
 
     `read` is when the ring was read, `deadline` when to look at it again, in monotonic seconds.
-    `used` and `is_main` belong to eviction.
+    `newest` is the last of `openers`, at hand without hashing a prefix. `used` and `is_main` belong
+    to eviction.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Entry:
         "forced",
         "is_coasting",
         "is_main",
+        "newest",
         "openers",
         "policy",
         "read",
@@ -70,6 +72,7 @@ class Entry:
         self.is_main: bool = False
         self.used: bool = False
         self.openers: dict[bytes, Opener] = _NO_OPENERS
+        self.newest: Opener = NO_OPENER
         self._keys: HeldKey | None = None
         self._packed = _packed(ring)
 
@@ -139,7 +142,13 @@ class Entry:
         """Keep what opens the messages of one prefix."""
         if self.openers is _NO_OPENERS:
             self.openers = {}
-        self.openers[prefix] = opener
+        self.openers[prefix] = self.newest = opener
+
+    def forget_opener(self, prefix: bytes) -> None:
+        """Forget what opens the messages of one prefix."""
+        self.openers.pop(prefix, None)
+        if self.newest.prefix == prefix:
+            self.newest = NO_OPENER
 
     def _keys_of(self) -> Iterator[tuple[int, bytes]]:
         packed = self._packed

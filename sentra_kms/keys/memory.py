@@ -28,8 +28,8 @@ class Memory:
         self.max_keys = max_keys
         self._eviction = Eviction(self.entries, self.epochs)
         self._rings: dict[str, Ring] = {}
-        # Where each opener is kept, the longest kept first.
-        self._openers: dict[tuple[str, bytes], dict[bytes, Opener]] = {}
+        # Who keeps each opener, the longest kept first.
+        self._openers: dict[tuple[str, bytes], Entry] = {}
         self._held = 0
         self._closed = False
         self.after_fork()
@@ -95,9 +95,9 @@ class Memory:
                 self._openers.pop(place, None)
                 if len(self._openers) >= MAX_OPENERS:
                     oldest = next(iter(self._openers))
-                    self._openers.pop(oldest).pop(oldest[1], None)
+                    self._openers.pop(oldest).forget_opener(oldest[1])
                 entry.keep_opener(prefix, opener)
-                self._openers[place] = entry.openers
+                self._openers[place] = entry
 
     def ring(self, entry: Entry) -> Ring | None:
         """Return the whole ring that an entry is of, `None` if it is not at hand any more."""
@@ -142,9 +142,11 @@ class Memory:
         self._held += len(entry.all_held()) - len(before.all_held())
         for prefix, opener in list(before.openers.items()):
             place = (entry.tenant, prefix)
-            if opener.version in usable:
+            held = entry.key(opener.version)
+            if opener.version in usable and held is not None:
+                opener.deadline = min(entry.deadline, held.deadline)
                 entry.keep_opener(prefix, opener)
-                self._openers[place] = entry.openers
+                self._openers[place] = entry
             else:
                 self._openers.pop(place, None)
 
@@ -174,9 +176,9 @@ class Memory:
     def _give_up(self, entry: Entry) -> None:
         del self.entries[entry.tenant]
         self._held -= len(entry.all_held())
-        for prefix in entry.openers:
+        for prefix in list(entry.openers):
             self._openers.pop((entry.tenant, prefix), None)
-        entry.openers.clear()
+            entry.forget_opener(prefix)
         entry.hold([])
         self.epochs.pop(entry.tenant, None)
         self._rings.pop(entry.tenant, None)
@@ -186,7 +188,7 @@ class Memory:
         self._held -= len(entry.all_held()) - len(kept)
         entry.hold(kept)
         for prefix in [p for p, opener in entry.openers.items() if opener.version == number]:
-            entry.openers.pop(prefix, None)
+            entry.forget_opener(prefix)
             self._openers.pop((entry.tenant, prefix), None)
         epoch = self.epochs.get(entry.tenant)
         if epoch is not None and epoch.version == number:

@@ -11,8 +11,9 @@ repeat a pool of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import islice, repeat
+from operator import length_hint
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
@@ -50,9 +51,11 @@ class Epoch:
     """A writer's salt with what follows from it. `deadline` and `expires` are monotonic seconds.
 
     `deadline` is when the ring must be looked at again, `expires` when the epoch itself ends.
+    Each tick drawn from `uses` is leave to seal one message of at most `TICK_BYTES`, and brings
+    what that takes: prefix and cipher.
     """
 
-    __slots__ = ("deadline", "expires", "prefix", "seal", "tick", "used", "version")
+    __slots__ = ("deadline", "expires", "left", "prefix", "seal", "uses", "version")
 
     def __init__(
         self, key: KeyMaterial, tenant: str, ring_id: bytes, version: int, expires: float
@@ -63,35 +66,49 @@ class Epoch:
         self.version: int = version
         self.prefix: bytes = header + salt + block.reveal()[32:]
         self.seal: Cipher = AESGCM(block.reveal()[:32]).encrypt
-        self.tick: Callable[[], int] = (
-            count().__next__
-        )  # one bytecode's work: no two threads draw the same
+        # Drawing is one bytecode's work: no two threads draw the same tick.
+        self.uses: Iterator[tuple[bytes, Cipher]] = repeat((self.prefix, self.seal), EPOCH_TICKS)
         self.expires: float = expires
         self.deadline: float = expires
-        self.used: bool = False  # since eviction asked the last time
+        self.left: int = EPOCH_TICKS
 
     def draw(self, cost: int) -> bool:
         """Draw `cost` ticks; whether all of them lie within the epoch's bound."""
-        last = 0
-        for _ in range(cost):
-            last = self.tick()
-        return last < EPOCH_TICKS
+        return sum(1 for _ in islice(self.uses, cost)) == cost
+
+    def was_used(self) -> bool:
+        """Whether ticks were drawn since this was asked the last time; draws none."""
+        left = length_hint(self.uses)
+        used, self.left = left != self.left, left
+        return used
 
 
 class Opener:
-    """A reader's subkey for one prefix; `expires` is in monotonic seconds."""
+    """A reader's subkey for one prefix, made of `key`. `deadline` is as an epoch's."""
 
-    __slots__ = ("expires", "key", "open", "version")
+    __slots__ = ("deadline", "key", "open", "prefix", "version")
 
-    def __init__(self, key: KeyMaterial, tenant: str, prefix: bytes, expires: float) -> None:
+    def __init__(self, key: KeyMaterial, tenant: str, prefix: bytes, deadline: float) -> None:
         header, salt = prefix[:HEADER_SIZE], prefix[HEADER_SIZE : HEADER_SIZE + SALT_SIZE]
         block = _derive(key, tenant, header, salt)
         if not bytes_eq(block.reveal()[32:], prefix[HEADER_SIZE + SALT_SIZE :]):
             raise DecryptionFailed(FAILED, subject=tenant)
         self.version: int = version_of(prefix)
+        self.prefix: bytes = prefix
         self.key: KeyMaterial = key
         self.open: Cipher = AESGCM(block.reveal()[:32]).decrypt
-        self.expires: float = expires
+        self.deadline: float = deadline
+
+
+def _no_opener() -> Opener:
+    opener = Opener.__new__(Opener)
+    opener.prefix, opener.version = b"", 0
+    opener.deadline = float("-inf")
+    return opener
+
+
+NO_OPENER = _no_opener()
+"""What stands where there is no opener: no message has its prefix."""
 
 
 def ticks(size: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from os import urandom
+from struct import iter_unpack
 
 from cryptography.exceptions import InvalidTag
 
@@ -13,9 +15,9 @@ from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
     BODY_START,
-    EPOCH_TICKS,
     FAILED,
     MAX_MESSAGE,
+    NO_OPENER,
     NONCE_SIZE,
     OVERHEAD,
     PREFIX_SIZE,
@@ -29,6 +31,13 @@ from sentra_kms.keys.message import (
     version_of,
 )
 from sentra_kms.tenant import check_tenant
+
+# Made once: to write a slice where it is used makes it anew each time.
+_PREFIX = slice(PREFIX_SIZE)
+_NONCE = slice(PREFIX_SIZE, BODY_START)
+_BODY = slice(BODY_START, None)
+_NONCES = f"{NONCE_SIZE}s"
+_RUN = 128  # small messages of a batch for each look at the clock: 2 MiB at most
 
 
 class TenantKeys:
@@ -61,24 +70,27 @@ class TenantKeys:
         authenticated and not stored. Raises `MalformedInput`, `TenantNotFound`,
         `KeyUnavailable`, `RingRejected`, and what the store or the KEKs raise.
         """
-        epoch = self._epochs.get(self._tenant)
-        if (
-            epoch is None
-            or type(plaintext) is not bytes
-            or len(plaintext) > TICK_BYTES
-            or self._now() >= epoch.deadline
-            or epoch.tick() >= EPOCH_TICKS
-        ):
-            plaintext = check_plaintext(plaintext)
-            epoch = self._epoch(ticks(len(plaintext)))
+        if type(context) is bytes and len(context) < MAX_CONTEXT:
+            aad = b"\x01" + context  # what encode_context does for bytes, without calling it
+        elif context is None:
+            aad = None
+        else:
+            aad = encode_context(context)
+        try:
+            if (
+                type(plaintext) is bytes
+                and len(plaintext) <= TICK_BYTES
+                and (epoch := self._epochs[self._tenant]).deadline > self._now()
+            ):
+                for prefix, seal in epoch.uses:
+                    nonce = urandom(NONCE_SIZE)
+                    return prefix + nonce + seal(nonce, plaintext, aad)
+        except KeyError:
+            pass  # no epoch is at hand
+        plaintext = check_plaintext(plaintext)
+        epoch = self._epoch(ticks(len(plaintext)))
         nonce = urandom(NONCE_SIZE)
-        if context is not None:
-            # What encode_context does for bytes, without the cost of calling it.
-            if type(context) is bytes and len(context) < MAX_CONTEXT:
-                context = b"\x01" + context
-            else:
-                context = encode_context(context)
-        return epoch.prefix + nonce + epoch.seal(nonce, plaintext, context)
+        return epoch.prefix + nonce + epoch.seal(nonce, plaintext, aad)
 
     def decrypt(self, message: Buffer, context: Context = None) -> bytes:
         """Return what `encrypt` was given.
@@ -88,22 +100,28 @@ class TenantKeys:
         `KeyNotFound` for a version that the ring never had, `KeyUnavailable` for one that is not
         enabled; and what the store or the KEKs raise.
         """
-        if context is not None:
-            if type(context) is bytes and len(context) < MAX_CONTEXT:
-                context = b"\x01" + context
-            else:
-                context = encode_context(context)
-        entry = self._entries.get(self._tenant)
-        opener = None
-        if entry is not None and type(message) is bytes and OVERHEAD <= len(message) <= MAX_MESSAGE:
-            opener = entry.openers.get(message[:PREFIX_SIZE])
-        if opener is None or (now := self._now()) >= opener.expires or now >= entry.deadline:  # type: ignore[union-attr]  # there is no opener without an entry
+        if type(context) is bytes and len(context) < MAX_CONTEXT:
+            aad = b"\x01" + context
+        elif context is None:
+            aad = None
+        else:
+            aad = encode_context(context)
+        tried = False
+        try:
+            if type(message) is bytes and OVERHEAD <= len(message) <= MAX_MESSAGE:
+                if (opener := self._entries[self._tenant].newest).prefix != message[_PREFIX]:
+                    opener = self._entries[self._tenant].openers[message[_PREFIX]]
+                if opener.deadline > self._now():
+                    return opener.open(message[_NONCE], message[_BODY], aad)
+        except KeyError:
+            pass  # no opener is at hand
+        except InvalidTag:
+            tried = True
+        if not tried:
             message = check_message(message)
             opener = self._opener(message)
-        try:
-            return opener.open(message[PREFIX_SIZE:BODY_START], message[BODY_START:], context)
-        except InvalidTag:
-            pass
+            with suppress(InvalidTag):
+                return opener.open(message[_NONCE], message[_BODY], aad)
         raise DecryptionFailed(FAILED, subject=self._tenant)
 
     def encrypt_many(
@@ -115,34 +133,75 @@ class TenantKeys:
         """
         plains = [check_plaintext(plaintext) for plaintext in plaintexts]
         aads = self._encoded(contexts, len(plains))
-        nonces = urandom(NONCE_SIZE * len(plains))
-        epoch = self._epochs.get(self._tenant)
+        # Drawn for this call alone, and used up by it.
+        nonces = [nonce for (nonce,) in iter_unpack(_NONCES, urandom(NONCE_SIZE * len(plains)))]
         messages: list[bytes] = []
-        start = 0
-        for plain, aad in zip(plains, aads, strict=True):
-            if (
-                epoch is None
-                or len(plain) > TICK_BYTES
-                or self._now() >= epoch.deadline
-                or epoch.tick() >= EPOCH_TICKS
-            ):
-                epoch = self._epoch(ticks(len(plain)))
-            nonce = nonces[start : start + NONCE_SIZE]
-            start += NONCE_SIZE
-            messages.append(epoch.prefix + nonce + epoch.seal(nonce, plain, aad))
+        while (done := len(messages)) < len(plains):
+            run = slice(done, done + _RUN)
+            messages += self._seal_run(plains[run], nonces[run], aads[run])
+            if len(messages) == done:
+                epoch = self._epoch(ticks(len(plains[done])))
+                sealed = epoch.seal(nonces[done], plains[done], aads[done])
+                messages.append(epoch.prefix + nonces[done] + sealed)
         return messages
 
     def decrypt_many(
         self, messages: Sequence[Buffer], contexts: Sequence[Context] | None = None
     ) -> list[bytes]:
         """Decrypt each; raises as `decrypt` does on the first that fails, and returns nothing."""
-        if contexts is None:
-            return [self.decrypt(message) for message in messages]
-        _check_lengths(len(messages), len(contexts))
-        return [
-            self.decrypt(message, context)
-            for message, context in zip(messages, contexts, strict=True)
-        ]
+        items = list(messages)
+        given: list[Context] = [None] * len(items) if contexts is None else list(contexts)
+        _check_lengths(len(items), len(given))
+        plains: list[bytes] = []
+        while (done := len(plains)) < len(items):
+            run = slice(done, done + _RUN)
+            plains += self._open_run(items[run], given[run])
+            if len(plains) == done:
+                plains.append(self.decrypt(items[done], given[done]))
+        return plains
+
+    def _seal_run(
+        self, plains: list[bytes], nonces: list[bytes], aads: Sequence[bytes | None]
+    ) -> list[bytes]:
+        """Seal the first of these, up to one that needs a new epoch or more than one tick."""
+        messages: list[bytes] = []
+        epoch = self._epochs.get(self._tenant)
+        if epoch is None or epoch.deadline <= self._now():
+            return messages
+        # The uses come last: they are drawn only if there is something to seal.
+        each = zip(plains, nonces, aads, epoch.uses)  # noqa: B905 - the shortest ends it
+        for plain, nonce, aad, (prefix, seal) in each:
+            if len(plain) > TICK_BYTES:
+                break
+            messages.append(prefix + nonce + seal(nonce, plain, aad))
+        return messages
+
+    def _open_run(self, messages: list[Buffer], contexts: list[Context]) -> list[bytes]:
+        """Open the first of these, up to one that is no plain bytes or has no opener at hand."""
+        plains: list[bytes] = []
+        entry = self._entries.get(self._tenant)
+        if entry is None:
+            return plains
+        opener = entry.newest
+        now = self._now()
+        try:
+            for message, context in zip(messages, contexts, strict=True):
+                aad = None if context is None else encode_context(context)
+                if type(message) is not bytes or not OVERHEAD <= len(message) <= MAX_MESSAGE:
+                    break
+                prefix = message[_PREFIX]
+                if opener.prefix != prefix:
+                    opener = entry.openers.get(prefix, NO_OPENER)
+                if len(message) > TICK_BYTES:
+                    now = self._now()  # time passes over large ones
+                if opener.deadline <= now:
+                    break
+                plains.append(opener.open(message[_NONCE], message[_BODY], aad))
+        except InvalidTag:
+            pass
+        else:
+            return plains
+        raise DecryptionFailed(FAILED, subject=self._tenant)
 
     def warm(self) -> None:
         """Fetch the primary key now, so that the first message need not; raises as `encrypt`."""
@@ -158,9 +217,6 @@ class TenantKeys:
     def _epoch(self, cost: int) -> Epoch:
         """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""
         entry = self._cache.entry(self._tenant)
-        epoch = self._epochs.get(self._tenant)
-        if epoch is not None and self._now() < epoch.deadline and epoch.draw(cost):
-            return epoch
         return self._cache.epoch(entry, self._primary(entry), cost)
 
     def _primary(self, entry: Entry) -> int:

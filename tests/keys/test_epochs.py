@@ -10,7 +10,6 @@ import pytest
 
 from sentra_kms.errors import DecryptionFailed, MalformedInput, TenantNotFound
 from sentra_kms.keys import message as message_format
-from sentra_kms.keys import tenant_keys
 from sentra_kms.keys.message import EPOCH_TICKS, TICK_BYTES, ticks
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
@@ -32,7 +31,6 @@ TICK = 16 * 1024  # bytes that cost an epoch as much as one message
 @pytest.fixture
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> int:
     """Epochs of eight messages or 128 KiB instead of 2^16 or 1 GiB."""
-    monkeypatch.setattr(tenant_keys, "EPOCH_TICKS", 8)
     monkeypatch.setattr(message_format, "EPOCH_TICKS", 8)
     return 8
 
