@@ -14,6 +14,7 @@ from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
 from sentra_kms.hooktypes import Finding
+from sentra_kms.keys.background import Runner
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
@@ -38,6 +39,7 @@ class KMS:
         clock: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
         source: _Source = None,
+        background: Runner | None = None,
     ) -> None:
         self.environment: str = settings.environment
         self._source = source
@@ -49,7 +51,9 @@ class KMS:
         self._wiring = Wiring(settings, self._ground)
         plan = self._wiring.plan
         self._keys = (
-            None if plan is None else KeyManager(plan, settings.cache, clock=clock, now=now)
+            None
+            if plan is None
+            else KeyManager(plan, settings.cache, clock=clock, now=now, background=background)
         )
         self._closed = False
         self._health: tuple[float, health.Health] | None = None

@@ -195,8 +195,8 @@ def check_nothing_is_held(kms: KMS) -> None:
     """Assert that no key and nothing derived from one is reachable from a closed KMS."""
     cache: Any = kms.keys._cache
     authenticator: Any = kms.keys._rings.store._authenticator
-    assert (cache.entries, cache.epochs, cache._held) == ({}, {}, 0)
-    assert not cache._openers
+    assert (cache.entries, cache.epochs, cache._memory._held) == ({}, {}, 0)
+    assert not cache._memory._openers
     assert not authenticator._keys
     assert not any(master_keys(kms, name) for name in NAMES)
 

@@ -158,7 +158,7 @@ class Authenticator:
 
 def signer_of(document: bytes) -> str:
     """Return the auth id in a document that verified."""
-    return document[len(_MAGIC) + 2 :][: 2 * _AUTH_ID_SIZE].decode("ascii")
+    return document[len(_MAGIC) + 2 :][: 2 * AUTH_ID_SIZE].decode("ascii")
 
 
 def _what_header(document: bytes) -> str:

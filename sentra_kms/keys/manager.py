@@ -128,9 +128,9 @@ class KeyManager:
 
         With `request_id` (text, 1 to 256 characters) a retry makes no second version, however often
         and wherever it is made: the ring keeps the id. Rotations at once make a version each. When
-        the store's answer is lost, `ServiceUnavailable`, the version may have been saved. Raises `TenantNotFound`, `KeyUnavailable` for a shredded tenant, `RingRejected` (also when
-        the ring is full), `Conflict` after 30 s of lost races, and what the store or the KEKs
-        raise.
+        the store's answer is lost, `ServiceUnavailable`, the version may have been saved. Raises
+        `TenantNotFound`, `KeyUnavailable` for a shredded tenant, `RingRejected` (also when the
+        ring is full), `Conflict` after 30 s of lost races, and what the store or the KEKs raise.
         """
         check_tenant(tenant)
         if request_id is not None:

@@ -205,9 +205,9 @@ class Renewal:
             return version
         material, opened = self._unwrap_by.unwrap_by(version, where)
         for kek in self._keks:
-            if kek in kept and kek != opened:
-                if not self._wrapping.opens(kek, kept[kek], version, where):
-                    del kept[kek]
+            unseen = kek in kept and kek != opened
+            if unseen and not self._wrapping.opens(kek, kept[kek], version, where):
+                del kept[kek]
         made = self._wrapping.complete(kept, material, where)
         older = tuple(wraps[kek] for kek in made.missing if kek in wraps)
         return msgspec.structs.replace(

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,29 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass."""
         self.seconds += seconds
+
+
+class Later:
+    """Holds the background's work until the test has it done."""
+
+    def __init__(self) -> None:
+        self.work: dict[object, Callable[[], object]] = {}
+
+    def submit(self, name: object, work: Callable[[], object]) -> None:
+        """Take work, once for a name."""
+        self.work.setdefault(name, work)
+
+    def close(self) -> None:
+        """Drop it."""
+        self.work.clear()
+
+    def run(self) -> int:
+        """Do what there is; return how much that was."""
+        work, self.work = list(self.work.values()), {}
+        for each in work:
+            with suppress(KMSError):
+                each()
+        return len(work)
 
 
 class Spy:
@@ -78,6 +102,7 @@ class Site:
     def __init__(self, home: Path, clock: ManualClock) -> None:
         self.home = home
         self.clock = clock
+        self.later = Later()
         self.directory = home / "keys"
         self._opened: list[KMS] = []
 
@@ -131,7 +156,7 @@ class Site:
     def open(self, *wrap_with: str, **options: Any) -> KMS:
         """Open a KMS under the site's clock; arguments are those of `config`."""
         settings = read_settings(self.config(*wrap_with, **options), "test")
-        kms = KMS(settings, now=self.clock)
+        kms = KMS(settings, now=self.clock, background=self.later)
         self._opened.append(kms)
         return kms
 
@@ -205,7 +230,7 @@ def key_site(tmp_path: Path, manual_clock: ManualClock) -> Iterator[Site]:
 def memory_kms(manual_clock: ManualClock) -> Iterator[KMS]:
     """A KMS in memory under the manual clock, with the tenants `acme` and `other`."""
     settings = read_settings(memory_config(), "test")
-    with KMS(settings, now=manual_clock) as kms:
+    with KMS(settings, now=manual_clock, background=Later()) as kms:
         kms.keys.create("acme")
         kms.keys.create("other")
         yield kms

@@ -276,7 +276,7 @@ def test_wrap_of_another_key_is_refused_by_its_check_value_though_it_is_signed(
     for use in MESSAGES.values():
         with pytest.raises(RingRejected, match="check value differs"):
             use(alone, scene.messages[0])
-        assert not alone.keys._cache.entries["acme"].keys
+        assert not alone.keys._cache.entries["acme"].all_held()
         assert not alone.keys._cache.epochs
     assert scene.site.document() == before
     both = scene.open()

@@ -12,13 +12,14 @@ import pytest
 
 from sentra_kms.config import read_settings
 from sentra_kms.errors import KeyNotFound, KeyUnavailable, KMSError, ServiceUnavailable
-from sentra_kms.keys import cache
-from sentra_kms.keys.cache import KeyCache
+from sentra_kms.keys import memory
 from sentra_kms.keys.flight import SingleFlight
+from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Opener
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
     Crew,
+    Later,
     ManualClock,
     Site,
     Spy,
@@ -41,7 +42,8 @@ def busy_threads() -> Iterator[None]:
 
 def open_memory(clock: ManualClock, **settings: object) -> KMS:
     """Return a KMS in memory whose cache has these settings."""
-    return KMS(read_settings(memory_config(**settings), "test"), now=clock)
+    settings.setdefault("max_stale", "0s")
+    return KMS(read_settings(memory_config(**settings), "test"), now=clock, background=Later())
 
 
 def waiting_in_a_flight(threads: list[threading.Thread]) -> int:
@@ -162,20 +164,20 @@ def test_key_that_is_unwrapped_while_the_ring_is_read_again_is_kept(
     memory_kms.keys._cache.clear()
     memory_kms.keys._cache.entry("acme")
     unwraps = Spy(memory_kms, "memory", "unwrap_key")
-    real, reading, unwrapped = KeyCache._put, threading.Event(), threading.Event()
+    real, reading, unwrapped = Memory.put, threading.Event(), threading.Event()
 
-    def put(self: KeyCache, *arguments: Any) -> Any:
+    def put(self: Memory, *arguments: Any) -> Any:
         reading.set()
         assert unwrapped.wait(30)
         return real(self, *arguments)
 
-    monkeypatch.setattr(KeyCache, "_put", put)
+    monkeypatch.setattr(Memory, "put", put)
     # One thread unwraps under the ring that is held; another, for whom it is due, reads it again.
     entry = memory_kms.keys._cache.entries["acme"]
     manual_clock.advance(60)
     reader = Crew(lambda _: memory_kms.keys._cache.entry("acme"), 1)
     until(reading.is_set)
-    memory_kms.keys._cache.key(entry, entry.ring.versions[0])
+    memory_kms.keys._cache.key(entry, 1)
     unwrapped.set()
     assert not isinstance(reader.join()[0], BaseException)
     assert acme.decrypt(message) == b"x"
@@ -382,13 +384,13 @@ def test_slow_load_does_not_put_an_older_ring_over_a_newer(memory_kms: KMS) -> N
     assert version_in(memory_kms.keys.encrypt("acme", b"x")) == 2
 
 
-def test_failing_store_is_told_once_the_ring_is_due(
-    memory_kms: KMS, manual_clock: ManualClock
-) -> None:
-    """Held keys are used until the ring must be read again; then the store's error comes up."""
-    acme = memory_kms.keys.tenant("acme")
+def test_failing_store_is_told_once_the_ring_is_due(manual_clock: ManualClock) -> None:
+    """Without `max_stale` held keys are used until the ring must be read again, and no longer."""
+    kms = open_memory(manual_clock)
+    kms.keys.create("acme")
+    acme = kms.keys.tenant("acme")
     message = acme.encrypt(b"x")
-    loads = Spy(memory_kms, "memory", "load_ring")
+    loads = Spy(kms, "memory", "load_ring")
     loads.failure = ServiceUnavailable("down")
     manual_clock.advance(50)
     assert acme.decrypt(message) == b"x"
@@ -423,7 +425,7 @@ def test_closing_while_a_key_is_fetched_raises_nothing_foreign(
 
 def held_keys(kms: KMS) -> int:
     """Return how many tenant keys are in memory."""
-    return sum(len(entry.keys) for entry in kms.keys._cache.entries.values())
+    return sum(len(entry.all_held()) for entry in kms.keys._cache.entries.values())
 
 
 def test_tenant_keys_in_memory_are_bounded(manual_clock: ManualClock) -> None:
@@ -503,7 +505,7 @@ def test_subkeys_in_memory_are_bounded(
     manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readers keep a bounded number of subkeys over all tenants, however many salts they meet."""
-    monkeypatch.setattr(cache, "MAX_OPENERS", 8)
+    monkeypatch.setattr(memory, "MAX_OPENERS", 8)
     with open_memory(manual_clock) as kms:
         kms.keys.create("acme")
         kms.keys.create("other")
@@ -529,7 +531,7 @@ def test_subkeys_do_not_pile_up_over_the_days(
     manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that opens the same few rows for days holds no more than at the start."""
-    monkeypatch.setattr(cache, "MAX_OPENERS", 8)
+    monkeypatch.setattr(memory, "MAX_OPENERS", 8)
     with open_memory(manual_clock, key_ttl="50s", ring_ttl="10s") as kms:
         before = live_openers(kms)
         kms.keys.create("acme")
@@ -542,7 +544,7 @@ def test_subkeys_do_not_pile_up_over_the_days(
             for message in messages:
                 assert kms.keys.decrypt("acme", message) == b"x"
         assert live_openers(kms) - before <= 8
-        assert len(kms.keys._cache._openers) <= 8
+        assert len(kms.keys._cache._memory._openers) <= 8
 
 
 def test_tenants_that_do_not_exist_are_not_held(memory_kms: KMS) -> None:
@@ -566,5 +568,5 @@ def test_disabled_versions_key_leaves_memory(key_site: Site) -> None:
     with pytest.raises(KeyUnavailable):
         kms.keys.decrypt("acme", old)
     entry = kms.keys._cache.entries["acme"]
-    assert 1 not in entry.keys
+    assert entry.key(1) is None
     assert all(opener.version != 1 for opener in entry.openers.values())

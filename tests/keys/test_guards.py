@@ -14,12 +14,13 @@ import pytest
 
 from sentra_kms.context import WrapContext
 from sentra_kms.hooktypes import KeyDescription, WrappedKey
+from sentra_kms.keys.outages import Outages
 from sentra_kms.keys.ring import Version, check_value, new_version
-from sentra_kms.keys.store import RingStore
 from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName
 from sentra_kms.runtime import KMS
+from sentra_kms.settings import Policy
 from tests.keys.conftest import ROOT, WAIT, Site, Spy, until, version_in
 
 # --- epochs -----------------------------------------------------------------------------------
@@ -91,13 +92,21 @@ def service() -> Service:
 @pytest.fixture
 def wrapping(service: Service) -> Wrapping:
     """Wrapping under both of them."""
-    return Wrapping({"service": service}, [ONE, TWO], [])
+    policy = Policy(
+        name="default",
+        wrap_with=(ONE, TWO),
+        unwrap_with=(ONE, TWO),
+        min_wraps=2,
+        rotate_after=None,
+        key_ttl=300.0,
+    )
+    return Wrapping({"service": service}, policy, Outages(lambda: 0.0))
 
 
 @pytest.fixture
 def version(wrapping: Wrapping, service: Service) -> Version:
     """A version wrapped under both keys as they were."""
-    made = new_version(1, 0.0, check_value(KEY, WHERE), wrapping.wrap(KEY, WHERE), "r")
+    made = new_version(1, 0.0, check_value(KEY, WHERE), wrapping.wrap(KEY, WHERE).wraps, "r")
     service.wraps.clear()
     return made
 
@@ -117,7 +126,7 @@ def test_rewrap_follows_a_kek_that_moved_on_under_its_name(
 ) -> None:
     """What an older version of the KEK wrapped is wrapped anew; what is current is kept."""
     service.keys[moved] = now
-    renewed = wrapping.renew(version, WHERE)
+    renewed = wrapping.renewal("acme").renew(version, WHERE)
     assert service.wraps == [moved]
     kept = 1 if moved == "one" else 0
     assert renewed.wraps[kept] is version.wraps[kept]
@@ -131,7 +140,7 @@ def test_rewrap_of_what_is_current_asks_for_no_key(
     wrapping: Wrapping, version: Version, service: Service
 ) -> None:
     """Nothing is unwrapped, nothing wrapped, and the version is the very same."""
-    assert wrapping.renew(version, WHERE) is version
+    assert wrapping.renewal("acme").renew(version, WHERE) is version
     assert (service.wraps, service.unwraps) == ([], [])
 
 
@@ -140,7 +149,7 @@ def test_rewrap_when_both_keks_moved(
 ) -> None:
     """Both wraps are made anew from the key that one of them held."""
     service.keys = {"one": ("id-1", "7"), "two": ("id-8", "8")}
-    renewed = wrapping.renew(version, WHERE)
+    renewed = wrapping.renewal("acme").renew(version, WHERE)
     assert [(wrap.key_id, wrap.key_version) for wrap in renewed.wraps] == [
         ("id-1", "7"),
         ("id-8", "8"),
@@ -238,12 +247,12 @@ class Paused(dict[str, int]):
 
 def test_sequence_that_was_seen_never_goes_down(memory_kms: KMS) -> None:
     """Of two threads that note sequences at once, the one with the lower does not win."""
-    store: RingStore = memory_kms.keys._rings.store
+    seen: Any = memory_kms.keys._rings.store._seen
     lock: Any = Watched()
     noted = threading.Event()
 
     def note_seven() -> None:
-        store._note("acme", 7 << 64)
+        seen._note("acme", 7 << 64)
         noted.set()
 
     other = threading.Thread(target=note_seven, daemon=True)
@@ -252,9 +261,9 @@ def test_sequence_that_was_seen_never_goes_down(memory_kms: KMS) -> None:
         other.start()
         until(lambda: noted.is_set() or lock.contended.is_set())
 
-    store._lock = lock
-    store._seen = Paused(meanwhile)
-    store._note("acme", 6 << 64)
+    seen._lock = lock
+    seen._marks = Paused(meanwhile)
+    seen._note("acme", 6 << 64)
     other.join(WAIT)
     assert noted.is_set()
-    assert store._seen["acme"] >> 64 == 7
+    assert seen._marks["acme"] >> 64 == 7

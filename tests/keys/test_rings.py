@@ -20,7 +20,7 @@ from sentra_kms.errors import (
     TenantNotFound,
     UnsupportedOperation,
 )
-from sentra_kms.keys import manager, store
+from sentra_kms.keys import changes, store
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
     Site,
@@ -328,7 +328,7 @@ def test_races_lost_for_too_long_are_a_conflict(
     memory_kms: KMS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a bounded time of conflicts rotate gives up and says that a retry may do."""
-    monkeypatch.setattr(manager, "_SAVE_TIME", 0.1)
+    monkeypatch.setattr(changes, "_SAVE_TIME", 0.1)
     saves = Spy(memory_kms, "memory", "save_ring")
     saves.failure = Conflict("somebody else was first")
     with pytest.raises(Conflict) as caught:
@@ -356,7 +356,7 @@ def test_failed_save_leaves_the_old_version_in_use(memory_kms: KMS) -> None:
 
 REFUSALS: dict[str, tuple[dict[str, object], type[KMSError], str]] = {
     "moved": ({"moved_to": "vault"}, UnsupportedOperation, "has moved to 'vault'"),
-    "policy": ({"policy": "gold"}, ConfigurationError, "follows policy 'gold'"),
+    "policy": ({"policy": "gold"}, ConfigurationError, "no policy 'gold', which 'acme' follows"),
 }
 
 
