@@ -13,7 +13,15 @@ import msgspec
 from sentra_kms.config import DURATION_PATTERN
 from sentra_kms.discovery import FoundType, find_type, installed_types
 from sentra_kms.reference import BACKEND_NAME, KekName, Reference
-from sentra_kms.settings import AuditSettings, AuthSource, CacheSettings, Duration, KeysSettings
+from sentra_kms.settings import (
+    DEFAULT_POLICY,
+    AuditSettings,
+    AuthSource,
+    CacheSettings,
+    Duration,
+    KeysSettings,
+    PolicySettings,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, object]
@@ -45,6 +53,11 @@ def config_schema(types: Iterable[FoundType] | None = None) -> Schema:
             "additionalProperties": {"anyOf": [_backend(each, definitions) for each in found]},
         },
         "keys": keys,
+        "policies": {
+            "type": "object",
+            "propertyNames": {"not": {"const": DEFAULT_POLICY}},
+            "additionalProperties": _table(PolicySettings, definitions, "policies"),
+        },
         "cache": _table(CacheSettings, definitions, "cache"),
         "audit": _table(AuditSettings, definitions, "audit"),
     }

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sentra_kms.context import RING_ID_SIZE, Context, WrapContext
 from sentra_kms.errors import (
@@ -26,10 +27,13 @@ from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import Ring, Version, first_ring, with_policy, with_version, with_versions
 from sentra_kms.keys.store import Loaded
-from sentra_kms.keys.tenant_keys import TenantKeys
+from sentra_kms.keys.tenant_keys import TenantKeys, WarmKeys
 from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.settings import DEFAULT_POLICY, CacheSettings
 from sentra_kms.tenant import check_tenant
+
+if TYPE_CHECKING:
+    from sentra_kms.keys.aio import AsyncKeyManager
 
 _MAX_REQUEST = 256  # characters of a request id
 _MAX_GRACE = timedelta(days=3650)
@@ -60,6 +64,7 @@ class KeyManager:
             self._rings, clock=clock, replace=self._cache.replace, staleness=self._cache.staleness
         )
         self._handles: dict[str, TenantKeys] = {}
+        self._aio: AsyncKeyManager | None = None
 
     def create(
         self,
@@ -86,6 +91,15 @@ class KeyManager:
         if exist_ok:
             return self._info(existing)
         raise AlreadyExists(f"tenant '{tenant}' has a key ring already", subject=tenant)
+
+    @property
+    def aio(self) -> AsyncKeyManager:
+        """The same face for asyncio; it never holds the loop up."""
+        if self._aio is None:
+            from sentra_kms.keys.aio import AsyncKeyManager  # with asyncio, for who uses it
+
+            self._aio = AsyncKeyManager(self, lambda tenant: WarmKeys(self._cache, tenant))
+        return self._aio
 
     def tenant(self, tenant: str) -> TenantKeys:
         """Return the handle for a tenant's messages; looks nothing up yet."""
@@ -303,6 +317,8 @@ class KeyManager:
 
     def close(self) -> None:
         """Forget every key, and hold none from now on."""
+        if self._aio is not None:
+            self._aio.close()
         self._cache.close()
         self._rings.store.close()
 

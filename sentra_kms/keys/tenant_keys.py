@@ -258,6 +258,54 @@ class TenantKeys:
         )
 
 
+class WarmKeys(TenantKeys):
+    """Does what needs no backend and no waiting, and says so of what does."""
+
+    __slots__ = ()
+
+    def try_encrypt(self, plaintext: Buffer, context: Context = None) -> bytes | None:
+        """Encrypt if the key is at hand; `None` if a backend would have to be asked."""
+        try:
+            return self.encrypt(plaintext, context)
+        except _NotWarmError:
+            return None
+
+    def try_decrypt(self, message: Buffer, context: Context = None) -> bytes | None:
+        """Decrypt if the key is at hand; `None` if a backend would have to be asked."""
+        try:
+            return self.decrypt(message, context)
+        except _NotWarmError:
+            return None
+
+    def _epoch(self, cost: int) -> Epoch:
+        entry = self._fresh()
+        if entry.primary is not None:
+            self._refuse_cold(entry, entry.primary)
+        return super()._epoch(cost)
+
+    def _opener(self, message: bytes) -> Opener:
+        entry = self._fresh()
+        if message[4:16] == entry.ring_id:
+            self._refuse_cold(entry, version_of(message))
+        return super()._opener(message)
+
+    def _fresh(self) -> Entry:
+        entry = self._entries.get(self._tenant)
+        if entry is None or entry.deadline <= self._now():
+            raise _NotWarmError
+        return entry
+
+    def _refuse_cold(self, entry: Entry, number: int) -> None:
+        held = entry.key(number)
+        fresh = held is not None and held.deadline > self._now()
+        if entry.state(number) in {None, "enabled"} and not fresh:
+            raise _NotWarmError
+
+
+class _NotWarmError(Exception):
+    """A backend would have to be asked."""
+
+
 def _check_lengths(items: int, contexts: int) -> None:
     if items != contexts:
         raise MalformedInput(f"{items} items need as many contexts, not {contexts}")

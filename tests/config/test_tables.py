@@ -322,14 +322,9 @@ def test_bad_timeout(value: object) -> None:
     ("table", "place", "named"),
     [
         ({"secrets": {"A": "env://A"}}, "[development]", "secrets"),
-        ({"policies": {"gold": {}}}, "[development]", "policies"),
         ({"audit": {"required": True}}, "[development.audit]", "required"),
         ({"audit": {"path": "/var/log/audit"}}, "[development.audit]", "path"),
         ({"audit": {"wrap_with": "m:audit"}}, "[development.audit]", "wrap_with"),
-        ({"cache": {"max_stale": "1h"}}, "[development.cache]", "max_stale"),
-        ({"keys": {"min_wraps": 1}}, "[development.keys]", "min_wraps"),
-        ({"keys": {"previous_store": "local"}}, "[development.keys]", "previous_store"),
-        ({"keys": {"rotate_after": "365d"}}, "[development.keys]", "rotate_after"),
         (
             {"backends": {"d": {"type": "docker"}}},
             "[development.backends.d.type]",
@@ -349,22 +344,6 @@ def test_bad_timeout(value: object) -> None:
             {"backends": {"l": {"type": "local", "master_keys": {"k": "systemd://k"}}}},
             "[development.backends.l]",
             "systemd://",
-        ),
-        (
-            {
-                "backends": {"m": {"type": "memory"}},
-                "keys": {"wrap_with": ["m:tenant-{tenant}"], "store": "m"},
-            },
-            "[development.keys.wrap_with]",
-            "m:tenant-{tenant}",
-        ),
-        (
-            {
-                "backends": {"m": {"type": "memory"}},
-                "keys": {"wrap_with": ["m:k"], "unwrap_with": ["m:{tenant}"], "store": "m"},
-            },
-            "[development.keys.unwrap_with]",
-            "m:{tenant}",
         ),
         (
             {

@@ -26,11 +26,6 @@ ROOT = Path(__file__).parent.parent.parent
 FRAGMENT = "<!-- fragment -->"
 NOT_BUILT: tuple[tuple[str, ...], ...] = (
     ("secrets",),
-    ("policies",),
-    ("keys", "min_wraps"),
-    ("keys", "previous_store"),
-    ("keys", "rotate_after"),
-    ("cache", "max_stale"),
     ("audit", "required"),
     ("audit", "path"),
     ("audit", "wrap_with"),
