@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from math import floor
 from typing import Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.background import Background, Runner
+from sentra_kms.keys.eviction import USED
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
 from sentra_kms.keys.memory import Memory
@@ -29,6 +31,7 @@ from sentra_kms.material import KeyMaterial
 RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
 _JITTER = 0.1  # of a TTL, taken off
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
+_MAX_TICKS = 4096
 _STORE = "store"
 
 
@@ -84,6 +87,8 @@ class KeyCache:
         self._outages = Outages(now)
         self._loads: SingleFlight[Entry] = SingleFlight()
         self._unwraps: SingleFlight[HeldKey] = SingleFlight()
+        self._ticks: dict[float, float] = {}
+        self._forced_at: dict[str, float] = {}  # reloads before their time, of the last second
         self.after_fork()
         tell_after_fork(self)
 
@@ -105,7 +110,7 @@ class KeyCache:
         found = self.entries.get(tenant)
         if found is None:
             return self._loads.do(tenant, lambda: self._loaded(tenant, None))
-        found.used = True
+        found.seat |= USED
         now = self.now()
         if now < found.deadline:
             return found
@@ -129,7 +134,7 @@ class KeyCache:
 
     def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
-        return self._replace(ring, self.now(), key)
+        return self._replace(ring, self._tick(self.now()), key)
 
     def key(self, entry: Entry, number: int) -> HeldKey:
         """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
@@ -224,7 +229,7 @@ class KeyCache:
 
     def _read(self, tenant: str) -> tuple[Ring, float]:
         """Read a ring; return it and when that began."""
-        begun = self.now()
+        begun = self._tick(self.now())
         try:
             ring = self._source.load(tenant)
         except ServiceUnavailable:
@@ -261,19 +266,21 @@ class KeyCache:
         current = self.entries.get(entry.tenant, entry)
         if current.sequence > entry.sequence:
             return current
-        if self.now() < current.forced + RELOAD_INTERVAL:
+        now, last = self.now(), self._forced_at.get(entry.tenant)
+        if last is not None and now < last + RELOAD_INTERVAL:
             return entry
-        current.forced = self.now()
-        fresh = self._load(entry.tenant)
-        fresh.forced = current.forced
-        return fresh
+        for tenant, when in list(self._forced_at.items()):
+            if when + RELOAD_INTERVAL <= now:
+                self._forced_at.pop(tenant, None)
+        self._forced_at[entry.tenant] = now
+        return self._load(entry.tenant)
 
     def _replace(self, ring: Ring, read: float, key: KeyMaterial | None) -> Entry:
         entry = Entry(ring, read)
-        entry.deadline = read + _AHEAD * self._ring_ttl(entry)
+        entry.deadline = self._tick(read + _AHEAD * self._ring_ttl(entry))
         held: HeldKey | None = None
         if key is not None and ring.primary is not None and self._ttl(entry) > 0:
-            held = self._made(entry, ring.primary, key, self.now())
+            held = self._made(entry, ring.primary, key, self._tick(self.now()))
         return self._memory.put(entry, ring, held)
 
     def _is_fresh(self, entry: Entry, now: float) -> bool:
@@ -327,7 +334,7 @@ class KeyCache:
         return self._source.is_out_of_reach(ring, version)
 
     def _unwrapped(self, entry: Entry, number: int) -> HeldKey:
-        begun = self.now()
+        begun = self._tick(self.now())
         entry, ring, version = self._with_ring(entry, number)
         try:
             material = self._source.unwrap(ring, version)
@@ -356,13 +363,23 @@ class KeyCache:
         return entry, ring, version
 
     def _made(self, entry: Entry, number: int, material: KeyMaterial, taken: float) -> HeldKey:
-        return HeldKey(number, material, taken, taken + _AHEAD * self._ttl(entry))
+        return HeldKey(number, material, taken, self._tick(taken + _AHEAD * self._ttl(entry)))
 
     def _ttl(self, entry: Entry) -> float:
         return self._jittered(self._source.key_ttl(entry.policy), entry)
 
     def _ring_ttl(self, entry: Entry) -> float:
         return self._jittered(self._bounds.ring_ttl, entry)
+
+    def _tick(self, seconds: float) -> float:
+        """Round down to a sixteenth of a second, and return an object that others hold too.
+
+        Of a hundred thousand tenants each would else keep four floats of its own, 128 bytes.
+        """
+        if len(self._ticks) >= _MAX_TICKS:
+            self._ticks.clear()
+        rounded = floor(seconds * 16) / 16
+        return self._ticks.setdefault(rounded, rounded)
 
     def _jittered(self, ttl: float, entry: Entry) -> float:
         # Of a tenant always the same, so that it need not be kept; of two processes never.

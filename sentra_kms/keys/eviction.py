@@ -15,6 +15,8 @@ from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import Epoch
 
 _SMALL_SHARE = 10  # one in so many
+USED = 1  # in a seat: asked for since the queue was last here
+_MAIN = 2  # in a seat: queued in the main queue
 
 
 class Eviction:
@@ -45,10 +47,10 @@ class Eviction:
             if not queue:
                 return None
             entry = self._entries.get(queue.popleft())
-            if entry is None or entry.is_main is small:
+            if entry is None or bool(entry.seat & _MAIN) is small:
                 continue  # forgotten, or queued anew, since it was queued here
             if self._was_used(entry) or entry.tenant == keep:
-                entry.is_main = True
+                entry.seat = _MAIN
                 self._main.append(entry.tenant)
                 continue
             return entry
@@ -58,5 +60,6 @@ class Eviction:
         """Whether a message was read or written since this was asked the last time."""
         epoch = self._epochs.get(entry.tenant)
         wrote = epoch is not None and epoch.was_used()
-        used, entry.used = entry.used or wrote, False
-        return used
+        asked = bool(entry.seat & USED)
+        entry.seat &= ~USED
+        return asked or wrote

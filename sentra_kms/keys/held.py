@@ -20,7 +20,6 @@ _CHECK = 16  # bytes of a check value that tell keys apart
 _HEAD = 24  # ring id 12, sequence 8, primary 4 (0 for none)
 _EACH = 6 + _CHECK  # version 4, state 1, origin 1, check
 _NO_OPENERS: dict[bytes, Opener] = {}
-_NEVER = float("-inf")
 
 
 @final
@@ -43,23 +42,21 @@ class Entry:
     """What is held of one tenant under one state of its ring; replaced whole when that changes.
 
     `read` is when the ring was read, `deadline` when to look at it again, in monotonic seconds.
-    `newest` is the last of `openers`, at hand without hashing a prefix. `used` and `is_main` belong
-    to eviction.
+    `newest` is the last of `openers`, at hand without hashing a prefix. `seat` is
+    eviction's.
     """
 
     __slots__ = (
         "_keys",
         "_packed",
         "deadline",
-        "forced",
         "is_coasting",
-        "is_main",
         "newest",
         "openers",
         "policy",
         "read",
         "tenant",
-        "used",
+        "seat",
     )
 
     def __init__(self, ring: Ring, read: float) -> None:
@@ -67,10 +64,8 @@ class Entry:
         self.policy: str = intern(ring.policy)
         self.read: float = read
         self.deadline: float = read
-        self.forced: float = _NEVER  # when a reload before the deadline was last forced
         self.is_coasting: bool = False
-        self.is_main: bool = False
-        self.used: bool = False
+        self.seat: int = 0
         self.openers: dict[bytes, Opener] = _NO_OPENERS
         self.newest: Opener = NO_OPENER
         self._keys: HeldKey | None = None

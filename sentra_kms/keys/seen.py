@@ -8,12 +8,15 @@ from sentra_kms.errors import Conflict, RingRejected
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.ring import Ring
 
+_BITS = 32
+
 
 class Seen:
     """The highest sequence seen of each tenant, and which document had it.
 
-    One integer a tenant, the sequence over 64 bits of the document's MAC, kept for the life of
-    the process. Safe to use from many threads.
+    One integer a tenant, the sequence over 32 bits of the document's MAC, kept for the life of
+    the process: of two documents of one sequence, which only who holds the authentication key can
+    make, the other is noticed but once in 2^32. Safe to use from many threads.
     """
 
     def __init__(self) -> None:
@@ -32,10 +35,10 @@ class Seen:
     def refuse_rollback(self, ring: Ring, document: bytes, seen: int) -> None:
         """Raise `RingRejected` for a ring that is behind `seen`; note one that is not."""
         mark = _mark(ring, document)
-        if mark >> 64 < seen >> 64 or (mark >> 64 == seen >> 64 and mark != seen):
+        if mark >> _BITS < seen >> _BITS or (mark >> _BITS == seen >> _BITS and mark != seen):
             raise RingRejected(
                 f"the stored ring of '{ring.tenant}' has sequence {ring.sequence}, but this "
-                f"process has seen {'another ' if mark >> 64 == seen >> 64 else ''}{seen >> 64}: "
+                f"process has seen {'another ' if mark >> _BITS == seen >> _BITS else ''}{seen >> _BITS}: "
                 "the store was rolled back, or holds a copy of another store",
                 subject=ring.tenant,
             )
@@ -43,7 +46,7 @@ class Seen:
 
     def refuse_regress(self, ring: Ring, expected: str | None) -> None:
         """Raise unless a ring about to be saved is ahead of all that was seen."""
-        seen = self._marks.get(ring.tenant, 0) >> 64
+        seen = self._marks.get(ring.tenant, 0) >> _BITS
         if ring.sequence > seen:
             return
         if expected is not None:
@@ -67,4 +70,4 @@ class Seen:
 
 def _mark(ring: Ring, document: bytes) -> int:
     # The header holds the MAC in hex at a fixed place: "sentra-ring 1 " + 16 + " " + 64.
-    return ring.sequence << 64 | int(document[31:47], 16)
+    return ring.sequence << _BITS | int(document[31:39], 16)

@@ -252,7 +252,7 @@ def test_sequence_that_was_seen_never_goes_down(memory_kms: KMS) -> None:
     noted = threading.Event()
 
     def note_seven() -> None:
-        seen._note("acme", 7 << 64)
+        seen._note("acme", 7 << 32)
         noted.set()
 
     other = threading.Thread(target=note_seven, daemon=True)
@@ -263,7 +263,7 @@ def test_sequence_that_was_seen_never_goes_down(memory_kms: KMS) -> None:
 
     seen._lock = lock
     seen._marks = Paused(meanwhile)
-    seen._note("acme", 6 << 64)
+    seen._note("acme", 6 << 32)
     other.join(WAIT)
     assert noted.is_set()
-    assert seen._marks["acme"] >> 64 == 7
+    assert seen._marks["acme"] >> 32 == 7
