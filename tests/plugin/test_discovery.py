@@ -246,6 +246,8 @@ def test_unknown_type(site: Path) -> None:
     assert "acme (sentra-kms-acme 1.0)" in message
     assert "install the distribution" in message
     assert "did you mean 'memory'?" in message
+    message = refusal(ConfigurationError, lambda: sentra_kms.load(configured("acmee"), "dev"))
+    assert "did you mean 'acme'?" in message
 
 
 def test_missing_sdk(site: Path) -> None:
@@ -296,6 +298,7 @@ def test_create_whose_import_raises(site: Path) -> None:
         ('address = "a"\nretries = "3"', "Expected `int`, got `str` - at `retries`"),
         ('address = "a"\nretries = 3.5', "Expected `int`, got `float` - at `retries`"),
         ('address = "a"\ntoken = "hunter2-correct-horse"', "not a reference: write BACKEND://PATH"),
+        ('address = "a"\ntoken = "hunter2-correct-horse"', "e.g. file:///run/secrets/NAME"),
         ('address = "a"\ntimeout = "soon"', "timeout: a duration is written like"),
     ],
 )
