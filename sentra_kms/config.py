@@ -140,7 +140,8 @@ class _Reader:
         try:
             found = find_type(kind)
         except ConfigurationError as error:
-            self._refuse(where, error.message + nearest(kind, installed_types()))
+            known = installed_types()
+            self._refuse(where, error.message + ("" if kind in known else nearest(kind, known)))
         return BackendConfig(
             name=name,
             type=found,

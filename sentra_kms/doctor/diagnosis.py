@@ -162,7 +162,7 @@ def _environment_from(asked: str | None) -> str:
 
 
 def _distributions(readable: Iterable[Settings]) -> Iterator[tuple[str, str, str]]:
-    found = {(CORE, VERSION, API_VERSION)}
+    found: set[tuple[str, str, tuple[int, int]]] = {(CORE, VERSION, API_VERSION)}
     for settings in readable:
         for backend in settings.backends.values():
             brought = backend.type

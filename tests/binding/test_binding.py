@@ -147,6 +147,40 @@ def test_one_part_need_not_be_in_a_list() -> None:
     assert bind(Keys).describe_key("k") == KeyDescription("id", None)
 
 
+@EVERY
+def test_hook_runs_in_the_callers_thread(operation: str) -> None:
+    """Nothing stands between caller and hook: thread-local state is the caller's."""
+    seen: list[int] = []
+
+    def act(name: str, arguments: dict[str, Any]) -> Any:
+        seen.append(threading.get_ident())
+        return ANSWERS[name]
+
+    CALLS[operation](whole(act))
+    assert seen == [threading.get_ident()]
+
+
+@EVERY
+def test_hook_runs_in_many_threads_at_once(operation: str) -> None:
+    """No call waits for another: eight are inside the hook together."""
+    inside = threading.Barrier(8)
+
+    def act(name: str, arguments: dict[str, Any]) -> Any:
+        inside.wait(WAIT)
+        return ANSWERS[name]
+
+    binding = whole(act)
+    ends: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: ends.append(CALLS[operation](binding))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert ends == [ANSWERS[operation]] * 8
+
+
 # --- a vendor's exception ----------------------------------------------------------------------
 
 
