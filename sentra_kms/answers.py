@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import cast
 
@@ -125,7 +126,10 @@ def _moment_or_none(value: object) -> str | None:
         return None
     if not isinstance(value, datetime):
         return f"is {type(value).__name__}"
-    return None if value.utcoffset() is not None else "has no time zone: make it aware"
+    aware = False
+    with suppress(Exception):  # a time zone is foreign code, and this is outside the hook's call
+        aware = value.utcoffset() is not None
+    return None if aware else "has no time zone: make it aware"
 
 
 def _texts(value: object) -> str | None:

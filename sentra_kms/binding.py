@@ -286,6 +286,8 @@ class Binding:
         except Exception as error:  # noqa: BLE001 - the boundary, as in _call
             whole = own_error(self.name, error, operation)
         latency = time.monotonic() - start
+        if type(answers) is list:
+            answers = tuple(cast("list[object]", answers))  # the plugin may keep the list
         if whole is None:
             whole = wrong_ends(self.name, operation, answers, len(subjects))
         given = [whole] * len(subjects) if whole else cast("Sequence[object]", answers)

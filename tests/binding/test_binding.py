@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -573,6 +573,22 @@ def test_unwrapped_key_of_another_size(size: int) -> None:
 
 
 UNFIT: Any = lambda value: value  # noqa: E731 - records take anything when they are made
+
+
+class BrokenZone(tzinfo):
+    """A time zone of a vendor's that raises when it is asked."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        """Raise."""
+        raise VendorFailure
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        """Say nothing."""
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        """Say nothing."""
+
+
 WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
     "a wrap without a ciphertext": (
         "wrap_key",
@@ -603,6 +619,11 @@ WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
         "fetch_secret",
         SecretValue(KEY, expires=datetime(2026, 11, 26)),  # noqa: DTZ001 - the fault
         "expires has no time zone: make it aware",
+    ),
+    "an expiry of a broken time zone": (
+        "fetch_secret",
+        SecretValue(KEY, expires=datetime(2026, 11, 26, tzinfo=BrokenZone())),
+        "expires has no time zone",
     ),
     "a ring of text": ("load_ring", StoredRing(UNFIT("ring"), "1"), "document is str"),
     "a ring without a revision": ("load_ring", StoredRing(b"ring", ""), "revision is empty"),
