@@ -6,9 +6,10 @@ What is wrong is told by its kind and never by its value, which may be a key.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from types import CoroutineType
 from typing import cast
 
 from sentra_kms.errors import KMSError, PluginError, VendorError, afresh
@@ -47,9 +48,10 @@ def wrong_answer(
     """Return what is wrong with the answer of a hook, `None` if nothing is."""
     said = f"backend '{backend}' answered {operation} with"
     if not isinstance(answer, kind):
-        if isinstance(answer, CoroutineType):
+        given = type(answer).__name__
+        if inspect.iscoroutine(answer):
             answer.close()  # or Python would warn that nobody awaited it
-        return PluginError(f"{said} {type(answer).__name__}, not {kind.__name__}")
+        return PluginError(f"{said} {given}, not {kind.__name__}")
     if kind is str and _text(answer) is not None:
         return PluginError(f"{said} text that is empty or no text")
     if operation == "purge_ring_history" and kind is list:
@@ -124,7 +126,10 @@ def _moment_or_none(value: object) -> str | None:
         return None
     if not isinstance(value, datetime):
         return f"is {type(value).__name__}"
-    return None if value.utcoffset() is not None else "has no time zone: make it aware"
+    aware = False
+    with suppress(Exception):  # a time zone is foreign code, and this is outside the hook's call
+        aware = value.utcoffset() is not None
+    return None if aware else "has no time zone: make it aware"
 
 
 def _texts(value: object) -> str | None:

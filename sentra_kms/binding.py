@@ -17,7 +17,7 @@ from sentra_kms.discovery import Create, FoundType, find_create
 from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import tell_after_fork
-from sentra_kms.guard import PROTOCOLS, check_parts
+from sentra_kms.guard import HOOKS, check_parts
 from sentra_kms.hookspecs import BATCH_SIZE, PROJECT
 from sentra_kms.hooktypes import (
     BackendSettings,
@@ -75,7 +75,8 @@ class Binding:
         if operation not in self.operations:
             raise UnsupportedOperation(
                 f"{why}, but backend '{self.name}' does not implement {operation} as it is "
-                "configured",
+                f"configured: name another backend, or give '{self.name}' the settings that enable "
+                "it",
                 backend=self.name,
                 operation=operation,
             )
@@ -285,6 +286,8 @@ class Binding:
         except Exception as error:  # noqa: BLE001 - the boundary, as in _call
             whole = own_error(self.name, error, operation)
         latency = time.monotonic() - start
+        if type(answers) is list:
+            answers = tuple(cast("list[object]", answers))  # the plugin may keep the list
         if whole is None:
             whole = wrong_ends(self.name, operation, answers, len(subjects))
         given = [whole] * len(subjects) if whole else cast("Sequence[object]", answers)
@@ -372,8 +375,7 @@ class Binding:
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
         manager = pluggy.PluginManager(PROJECT)
-        for protocol in PROTOCOLS:
-            manager.add_hookspecs(protocol)
+        manager.add_hookspecs(HOOKS)
         for part in parts:
             manager.register(part)
         manager.check_pending()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import cast
 
 from sentra_kms.errors import PluginError
@@ -65,6 +65,11 @@ def _specified(*protocols: type) -> Specifications:
 
 SPECIFICATIONS = _specified(*PROTOCOLS)
 """Every operation's specification, by name."""
+
+HOOKS = ModuleType("sentra_kms hooks")
+"""The same for pluggy, which looks at every name of what it is given; a Protocol has 30 more."""
+
+vars(HOOKS).update(SPECIFICATIONS)
 
 _OBSERVERS = _specified(ObserverHooks)
 

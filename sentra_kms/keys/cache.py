@@ -258,7 +258,7 @@ class KeyCache:
             except KMSError:
                 # Nothing is coasted over a no: when the ring is due, whoever asks is told.
                 entry.is_coasting = False
-                entry.deadline = min(entry.deadline, end)
+                self._memory.limit(entry, end)
 
         self._background.submit(tenant, work)
 

@@ -108,6 +108,16 @@ class Memory:
         )
         return ring if same else None
 
+    def limit(self, entry: Entry, end: float) -> None:
+        """Let an entry, and what writers and readers made of it, serve no longer than `end`."""
+        with self._lock:
+            entry.deadline = min(entry.deadline, end)
+            for opener in entry.openers.values():
+                opener.deadline = min(opener.deadline, end)
+            epoch = self.epochs.get(entry.tenant)
+            if epoch is not None and self.entries.get(entry.tenant) is entry:
+                epoch.deadline = min(epoch.deadline, end)
+
     def forget(self, tenant: str, number: int) -> None:
         """Forget one key of a tenant and what follows from it."""
         with self._lock:

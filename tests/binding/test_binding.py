@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -145,6 +145,40 @@ def test_two_backends_answer_for_themselves() -> None:
 def test_one_part_need_not_be_in_a_list() -> None:
     """`create` may return a single part."""
     assert bind(Keys).describe_key("k") == KeyDescription("id", None)
+
+
+@EVERY
+def test_hook_runs_in_the_callers_thread(operation: str) -> None:
+    """Nothing stands between caller and hook: thread-local state is the caller's."""
+    seen: list[int] = []
+
+    def act(name: str, arguments: dict[str, Any]) -> Any:
+        seen.append(threading.get_ident())
+        return ANSWERS[name]
+
+    CALLS[operation](whole(act))
+    assert seen == [threading.get_ident()]
+
+
+@EVERY
+def test_hook_runs_in_many_threads_at_once(operation: str) -> None:
+    """No call waits for another: eight are inside the hook together."""
+    inside = threading.Barrier(8)
+
+    def act(name: str, arguments: dict[str, Any]) -> Any:
+        inside.wait(WAIT)
+        return ANSWERS[name]
+
+    binding = whole(act)
+    ends: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: ends.append(CALLS[operation](binding))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert ends == [ANSWERS[operation]] * 8
 
 
 # --- a vendor's exception ----------------------------------------------------------------------
@@ -539,6 +573,22 @@ def test_unwrapped_key_of_another_size(size: int) -> None:
 
 
 UNFIT: Any = lambda value: value  # noqa: E731 - records take anything when they are made
+
+
+class BrokenZone(tzinfo):
+    """A time zone of a vendor's that raises when it is asked."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        """Raise."""
+        raise VendorFailure
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        """Say nothing."""
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        """Say nothing."""
+
+
 WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
     "a wrap without a ciphertext": (
         "wrap_key",
@@ -569,6 +619,11 @@ WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
         "fetch_secret",
         SecretValue(KEY, expires=datetime(2026, 11, 26)),  # noqa: DTZ001 - the fault
         "expires has no time zone: make it aware",
+    ),
+    "an expiry of a broken time zone": (
+        "fetch_secret",
+        SecretValue(KEY, expires=datetime(2026, 11, 26, tzinfo=BrokenZone())),
+        "expires has no time zone",
     ),
     "a ring of text": ("load_ring", StoredRing(UNFIT("ring"), "1"), "document is str"),
     "a ring without a revision": ("load_ring", StoredRing(b"ring", ""), "revision is empty"),
