@@ -465,3 +465,43 @@ def test_one_trailing_newline_of_an_authentication_key_is_dropped(
     path = key_site.home / "auth.secret"
     path.write_bytes(path.read_bytes() + ending)
     assert key_site.open(authenticate_with=auth).keys.describe("acme").primary == 1
+
+
+SPACING = {"written by us": b"", "with white space": b" "}
+
+
+def extended(site: Site, value: bytes, space: bytes) -> bytes:
+    """Store acme's ring, rightly signed, with an extension of these bytes; return its payload."""
+    fields = {**site.payload(), "sequence": site.payload()["sequence"] + 1}
+    text = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    assert text.count(b'"extensions":{}') == 1
+    payload = text.replace(b'"extensions":{}', b'"extensions":' + space + b'{"x-a":' + value + b"}")
+    site.put(site.sign(payload))
+    return payload
+
+
+@pytest.mark.parametrize("space", SPACING.values(), ids=SPACING)
+@pytest.mark.parametrize(
+    "value",
+    [b'"\xe9"', b'"\xed\xa0\x80"', b'{"\xff":1}', rb'"\ud800"', rb'{"\udc00":1}', b'"\x01"', b"01"],
+    ids=ascii,
+)
+def test_extension_that_is_no_json_is_refused(
+    key_site: Site, made: KMS, value: bytes, space: bytes
+) -> None:
+    """Bytes that no reader of JSON takes are RingRejected, however the payload is spaced."""
+    extended(key_site, value, space)
+    assert "stored ring of 'acme' is not valid" in refused(made)
+    with pytest.raises(RingRejected):
+        made.keys.rotate("acme")
+
+
+@pytest.mark.parametrize("space", SPACING.values(), ids=SPACING)
+@pytest.mark.parametrize("value", [b"1e999", b"-1E-999", b"1.50", b"9" * 400, b'{"a":1,"a":2}'])
+def test_extension_is_kept_as_it_was_written(
+    key_site: Site, made: KMS, value: bytes, space: bytes
+) -> None:
+    """Numbers that no machine holds are JSON: they are neither refused nor changed by a save."""
+    extended(key_site, value, space)
+    assert made.keys.rotate("acme").primary == 3
+    assert b'"extensions":{"x-a":' + value + b"}" in key_site.document()
