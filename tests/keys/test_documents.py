@@ -11,7 +11,7 @@ import pytest
 
 from sentra_kms.backends.master_key import MasterKey
 from sentra_kms.errors import ConfigurationError, RingRejected, SecretNotFound
-from sentra_kms.keys.document import AuthKey
+from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import Site, Spy
@@ -276,6 +276,16 @@ def test_stored_ring_over_the_bound_is_refused(key_site: Site, made: KMS, over: 
     key_site.put(key_site.sign(payload))
     with pytest.raises(RingRejected, match=r"larger than any ring \(262144 bytes\)"):
         key_site.open().keys.describe("acme")
+
+
+def test_bound_holds_for_any_store(key_site: Site) -> None:
+    """What a store without a bound of its own returns is refused by its size, before its MAC."""
+    authenticator = Authenticator([key_site.auth_key])
+    most = key_site.sign(b" " * (BOUND - HEADER))
+    assert len(most) == BOUND
+    assert authenticator.verify("acme", most) == most[HEADER:]
+    with pytest.raises(RingRejected, match="larger than any ring"):
+        authenticator.verify("acme", key_site.sign(b" " * (BOUND - HEADER + 1)))
 
 
 def test_rotating_until_full_loses_no_version(memory_kms: KMS) -> None:
