@@ -12,7 +12,7 @@ from typing import Self
 
 from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings, references_in
-from sentra_kms.encoding import strict_base64
+from sentra_kms.encoding import secret_base64
 from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
 from sentra_kms.hooktypes import Finding, Host, SecretRequest
 from sentra_kms.keys.document import Authenticator, AuthKey
@@ -191,7 +191,7 @@ def open_kms(
 def _decode_auth_key(text: KeyMaterial, reference: Reference) -> KeyMaterial:
     raw: KeyMaterial | None = None
     with suppress(MalformedInput):
-        raw = KeyMaterial(strict_base64(_without_newline(text).reveal()))
+        raw = secret_base64(_without_newline(text))
     if raw is None or len(raw.reveal()) != _AUTH_KEY_SIZE:
         raise ConfigurationError(
             f"{reference} authenticates rings: it must hold standard base64 of exactly "
