@@ -41,12 +41,12 @@ def keygen(session: Session, *, raw: bool, output: str | None) -> None:
     text = KeyMaterial(b64encode(key.reveal()))
     data = key if raw else KeyMaterial(text.reveal() + b"\n")
     if output is not None:
-        create_file(output, data.reveal(), PRIVATE)
+        create_file(output, data, PRIVATE)
         hint(f"Wrote {output}, mode 600.")
         if session.json:
             write_json({"path": output})
     elif session.json:
-        write_json({"key": text.reveal().decode("ascii")})
+        write(KeyMaterial(b'{"key":"' + text.reveal() + b'"}\n'))
     else:
-        write(data.reveal())
+        write(data)
     hint(_KEEP_IT)
