@@ -9,7 +9,7 @@ import click
 
 from sentra_kms.cli.files import PRIVATE, create_file
 from sentra_kms.cli.output import hint, to_terminal, write, write_json
-from sentra_kms.cli.session import Session, json_option
+from sentra_kms.cli.session import Session, file_names, json_option
 from sentra_kms.material import KeyMaterial
 
 _SIZE = 32
@@ -21,7 +21,10 @@ whoever has it can open every key ring, and without it nobody can."""
 @click.command()
 @click.option("--raw", is_flag=True, help="The 32 bytes themselves instead of base64.")
 @click.option(
-    "--output", metavar="FILE", help="Write to a new file of mode 600 instead of standard output."
+    "--output",
+    metavar="FILE",
+    shell_complete=file_names,
+    help="Write to a new file of mode 600 instead of standard output.",
 )
 @json_option
 @click.pass_obj
