@@ -254,7 +254,12 @@ def test_closed_standard_streams(line: str, code: int, reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [("nope", 2), ("tenant create", 2), ("tenant show nosuch", 4), ("tenant show nosuch --json", 4)],
+    [
+        ("nope", 2),
+        ("tenant create", 2),
+        ("tenant show nosuch", 4),
+        ("tenant show nosuch --json", 4),
+    ],
 )
 def test_closed_standard_error(arguments: str, code: int) -> None:
     """What nobody is there to read is not written among the output instead."""
