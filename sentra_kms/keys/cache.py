@@ -178,7 +178,7 @@ class KeyCache:
         return fresh
 
     def _renewed(self, ring: Ring) -> Entry:
-        """Make an entry that takes over what an earlier one held of versions still enabled."""
+        """Make an entry that takes over the keys that an earlier one held, if still enabled."""
         now = self.now()
         entry = Entry(ring, now + self._jittered(self._ring_ttl))
         before = self.entries.get(ring.tenant)
@@ -189,11 +189,27 @@ class KeyCache:
         for number, held in list(before.keys.items()):
             if number in usable and now < held.expires:
                 entry.keys[number] = held
-        with self._lock:
-            for prefix, opener in list(before.openers.items()):
-                if opener.version in usable and now < opener.expires:
-                    self._keep(entry, prefix, opener)
         return entry
+
+    def _take_openers(self, before: Entry, entry: Entry) -> None:
+        """Let a new entry have the openers that are still good; forget the others."""
+        now = self.now()
+        usable = _same_keys(before.ring, entry.ring)
+        for prefix, opener in self._drop_openers(before):
+            if opener.version in usable and now < opener.expires:
+                self._keep(entry, prefix, opener)
+
+    def _drop_openers(self, entry: Entry, version: int | None = None) -> list[tuple[bytes, Opener]]:
+        """Forget and return an entry's openers, all or those of one version."""
+        dropped = [
+            (prefix, opener)
+            for prefix, opener in entry.openers.items()
+            if version in {None, opener.version}
+        ]
+        for prefix, _ in dropped:
+            del entry.openers[prefix]
+            self._openers.pop((entry.ring.tenant, prefix), None)
+        return dropped
 
     def _keep(self, entry: Entry, prefix: bytes, opener: Opener) -> None:
         if self._closed:
@@ -219,6 +235,8 @@ class KeyCache:
                 return before
             self._held += len(entry.keys) - (len(before.keys) if before else 0)
             self.entries[tenant] = entry
+            if before is not None:
+                self._take_openers(before, entry)
             epoch = self.epochs.get(tenant)
             if epoch is not None:
                 self._carry(epoch, before, entry)
@@ -265,7 +283,7 @@ class KeyCache:
             if not (self._is_over() or self._is_past(self.entries[oldest])):
                 return
             dropped = self.entries.pop(oldest)
-            dropped.openers.clear()
+            self._drop_openers(dropped)
             self._held -= len(dropped.keys)
             self.epochs.pop(oldest, None)
 
@@ -276,8 +294,7 @@ class KeyCache:
             number = next(iter(entry.keys))
             del entry.keys[number]
             self._held -= 1
-            for prefix in [p for p, opener in entry.openers.items() if opener.version == number]:
-                del entry.openers[prefix]
+            self._drop_openers(entry, number)
 
     def _is_over(self) -> bool:
         return max(self._held, len(self.entries)) > self._max_keys
