@@ -83,7 +83,7 @@ class Wrapping:
             return version
         kept = {wrap.kek: wrap for wrap in version.wraps if self._is_current(wrap)}
         if set(kept) == set(self._wrap_with) and len(kept) == len(version.wraps):
-            return version
+            return msgspec.structs.replace(version, missing=()) if version.missing else version
         material = self.unwrap(version, where)
         wraps = tuple(
             kept.get(kek) or self._wrap_one(kek, material, where) for kek in self._wrap_with
