@@ -353,6 +353,27 @@ def test_reference_to_what_keeps_no_secrets_is_refused_at_load(
     assert not (tmp_path / "keys").exists()
 
 
+@pytest.mark.parametrize(
+    ("ways", "circle"),
+    [
+        ({"a": "a"}, "a -> a"),
+        ({"a": "b", "b": "a"}, "a -> b -> a"),
+        ({"a": "b", "b": "c", "c": "a"}, "a -> b -> c -> a"),
+        ({"a": "b", "b": "c", "c": "b"}, "a -> b -> c -> b"),
+    ],
+)
+def test_references_in_a_circle_are_named(ways: dict[str, str], circle: str) -> None:
+    """A backend whose credentials are kept in itself could never log in, over however many."""
+    backends = {
+        name: {"type": "local", "master_keys": {"k": f"{kept_in}://k"}}
+        for name, kept_in in ways.items()
+    }
+    error = refused({"production": {"backends": backends}})
+    assert type(error) is ConfigurationError
+    assert f"in a circle: {circle}" in error.message
+    assert "[production.backends.a]" in error.message
+
+
 @pytest.mark.parametrize("value", [True, False, "yes"])
 @pytest.mark.parametrize("environment", ["production", "laptop"])
 @pytest.mark.parametrize("form", ["mapping", "file"])
