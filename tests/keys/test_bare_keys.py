@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import sentra_kms
-from sentra_kms.backends import ring_files
 from sentra_kms.errors import KMSError, ServiceUnavailable
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
@@ -140,7 +139,7 @@ def test_full_disk_holds_no_key_bare(
     def write(_file: int, _data: object) -> int:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(ring_files.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     watched(secrets_of(key_site), lambda: WORK[work](kms, b""))
 
 
