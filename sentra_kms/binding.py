@@ -5,57 +5,38 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import msgspec
 import pluggy
 
+from sentra_kms.answers import own_error, version_of, wrong_answer, wrong_ends
 from sentra_kms.context import WrapContext
 from sentra_kms.discovery import Create, FoundType, find_create
-from sentra_kms.errors import (
-    KMSError,
-    PluginError,
-    UnsupportedOperation,
-    VendorError,
-    afresh,
-)
+from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import tell_after_fork
-from sentra_kms.guard import PROTOCOLS, check_parts
-from sentra_kms.hookspecs import PROJECT
+from sentra_kms.guard import HOOKS, check_parts
+from sentra_kms.hookspecs import BATCH_SIZE, PROJECT
 from sentra_kms.hooktypes import (
     BackendSettings,
     Finding,
     Host,
     KeyDescription,
+    Remainder,
     RingPage,
     SecretRequest,
     SecretValue,
     StoredRing,
+    UnwrapRequest,
     WrappedKey,
+    WrapRequest,
 )
 from sentra_kms.material import KeyMaterial
 
-TENANT_KEY_SIZE = 32
-_TEXT_OR_NONE = (str, type(None))
-_FIELDS: dict[type, tuple[tuple[str, tuple[type, ...]], ...]] = {
-    WrappedKey: (
-        ("ciphertext", (bytes,)),
-        ("key_id", (str,)),
-        ("key_version", _TEXT_OR_NONE),
-    ),
-    KeyDescription: (("key_id", (str,)), ("key_version", _TEXT_OR_NONE)),
-    SecretValue: (("data", (KeyMaterial,)), ("version", _TEXT_OR_NONE)),
-    StoredRing: (("document", (bytes,)), ("revision", (str,))),
-    RingPage: (("tenants", (tuple,)), ("cursor", _TEXT_OR_NONE)),
-}
-"""What the fields of an answer must be; msgspec checks records when it decodes, not when made."""
-
+_R = TypeVar("_R")
 _T = TypeVar("_T")
-
-
-_NEVER_EMPTY = frozenset({"ciphertext", "key_id", "key_version", "revision", "version", "cursor"})
 
 
 class Binding:
@@ -94,7 +75,8 @@ class Binding:
         if operation not in self.operations:
             raise UnsupportedOperation(
                 f"{why}, but backend '{self.name}' does not implement {operation} as it is "
-                "configured",
+                f"configured: name another backend, or give '{self.name}' the settings that enable "
+                "it",
                 backend=self.name,
                 operation=operation,
             )
@@ -142,6 +124,40 @@ class Binding:
             timeout=self._timeout,
         )
 
+    def wrap_keys(self, key: str, requests: Sequence[WrapRequest]) -> list[WrappedKey | KMSError]:
+        """Wrap many tenant keys under one KEK; return each one's answer or error, in order."""
+        return self._ask_each(
+            WrappedKey,
+            "wrap_keys",
+            requests,
+            lambda _: f"{self.name}:{key}",
+            lambda each: self.wrap_key(key, each.material, each.context),
+            key=key,
+        )
+
+    def unwrap_keys(
+        self, key: str, requests: Sequence[UnwrapRequest]
+    ) -> list[KeyMaterial | KMSError]:
+        """Unwrap many tenant keys under one KEK; return each one's answer or error, in order."""
+        return self._ask_each(
+            KeyMaterial,
+            "unwrap_keys",
+            requests,
+            lambda _: f"{self.name}:{key}",
+            lambda each: self.unwrap_key(key, each.wrapped, each.context),
+            key=key,
+        )
+
+    def fetch_secrets(self, requests: Sequence[SecretRequest]) -> list[SecretValue | KMSError]:
+        """Fetch many secrets; return each one's answer or error, in order."""
+        return self._ask_each(
+            SecretValue,
+            "fetch_secrets",
+            requests,
+            lambda each: str(each.reference),
+            self.fetch_secret,
+        )
+
     def load_ring(self, tenant: str) -> StoredRing:
         """Return a tenant's stored ring."""
         return self._ask(StoredRing, "load_ring", tenant, tenant=tenant, timeout=self._timeout)
@@ -175,21 +191,32 @@ class Binding:
             RingPage, "list_rings", "*", cursor=cursor, limit=limit, timeout=self._timeout
         )
 
+    def purge_ring_history(self, tenant: str) -> tuple[Remainder, ...]:
+        """Erase what a store keeps of a tenant's ring beside the live one; return what remains.
+
+        Raises `UnsupportedOperation` if the store cannot: what it still holds is then not known.
+        """
+        self.require("purge_ring_history", f"the history of '{tenant}' was to be purged")
+        found = cast(
+            "list[Remainder]",
+            self._ask(list, "purge_ring_history", tenant, tenant=tenant, timeout=self._timeout),
+        )
+        return tuple(found)
+
     def check(self) -> list[Finding]:
         """Ask every part whether it would work; what one raises becomes a finding."""
         try:
-            answers = cast(
-                "list[object]", self._ask(list, "check", self.name, timeout=self._timeout)
-            )
+            self._be_ready()
         except KMSError as error:
             return [Finding("error", self.name, error.message)]
         found: list[Finding] = []
+        answers, failures = self._ask_parts("check", timeout=self._timeout)
         for answer in answers:
             try:
                 found += msgspec.convert(answer, list[Finding], from_attributes=True)
             except msgspec.ValidationError:
                 found.append(Finding("error", self.name, "a part answers check with no findings"))
-        return found
+        return found + [Finding("error", self.name, failure.message) for failure in failures]
 
     def close(self) -> None:
         """Close every part; closing again does nothing, other calls raise."""
@@ -199,34 +226,99 @@ class Binding:
             self._closed = True
         # Parts that came over a fork are the parent's: closing them could end its sessions.
         if self._pid == os.getpid():
-            self._close_parts()
+            _, failures = self._ask_parts("close")
+            if failures:
+                raise failures[0]
 
-    def _close_parts(self) -> None:
-        """Close each part, also after one that raised; then raise what the first one did."""
-        first: KMSError | None = None
+    def _ask_parts(
+        self, operation: str, **arguments: object
+    ) -> tuple[list[object], list[KMSError]]:
+        """Ask every part, also after one that raised; one event tells what the first raised."""
+        answers: list[object] = []
+        failures: list[KMSError] = []
         begun, start = self._host.clock(), time.monotonic()
-        for part in reversed(self._hooks.close.get_hookimpls()):
+        for part in reversed(getattr(self._hooks, operation).get_hookimpls()):
             try:
-                part.function()
+                answers.append(part.function(**arguments))
             except Exception as error:  # noqa: BLE001 - the boundary, as in _call
-                first = first or self._own(error, "close")
-        self._tell("close", self.name, begun, time.monotonic() - start, first)
-        if first is not None:
-            raise first
+                failures.append(own_error(self.name, error, operation))
+        first = failures[0] if failures else None
+        self._tell(operation, self.name, begun, time.monotonic() - start, first)
+        return answers, failures
 
-    def _ask(self, kind: type[_T], operation: str, subject: str, **arguments: object) -> _T:
+    def _ask_each(
+        self,
+        kind: type[_T],
+        operation: str,
+        requests: Sequence[_R],
+        subject: Callable[[_R], str],
+        single: Callable[[_R], _T],
+        **arguments: object,
+    ) -> list[_T | KMSError]:
+        """Ask a part that takes batches for them, any other for one after the other."""
+        self._be_ready()
+        ends: list[_T | KMSError] = []
+        if operation not in self.operations:
+            for request in requests:
+                try:
+                    ends.append(single(request))
+                except KMSError as error:
+                    ends.append(afresh(error))
+            return ends
+        for start in range(0, len(requests), BATCH_SIZE):
+            some = requests[start : start + BATCH_SIZE]
+            subjects = [subject(request) for request in some]
+            ends += cast(
+                "list[_T | KMSError]",
+                self._call_batch(kind, operation, subjects, {"requests": tuple(some), **arguments}),
+            )
+        return ends
+
+    def _call_batch(
+        self, kind: type, operation: str, subjects: list[str], arguments: dict[str, object]
+    ) -> list[object]:
+        """Call a batch hook; return one end for each subject and emit its event, come what may."""
+        answers: object = None
+        whole: KMSError | None = None
+        begun, start = self._host.clock(), time.monotonic()
+        try:
+            answers = getattr(self._hooks, operation)(timeout=self._timeout, **arguments)
+        except Exception as error:  # noqa: BLE001 - the boundary, as in _call
+            whole = own_error(self.name, error, operation)
+        latency = time.monotonic() - start
+        if type(answers) is list:
+            answers = tuple(cast("list[object]", answers))  # the plugin may keep the list
+        if whole is None:
+            whole = wrong_ends(self.name, operation, answers, len(subjects))
+        given = [whole] * len(subjects) if whole else cast("Sequence[object]", answers)
+        ends: list[object] = []
+        for subject, end in zip(subjects, given, strict=True):
+            failure = (
+                own_error(self.name, end, operation)
+                if isinstance(end, KMSError)
+                else wrong_answer(self.name, operation, subject, end, kind)
+            )
+            # Told as what it is on its own, so that who looks for it need not know of batches.
+            self._tell(operation.removesuffix("s"), subject, begun, latency, failure, end)
+            ends.append(end if failure is None else failure)
+        return ends
+
+    def _be_ready(self) -> None:
         if self._closed:
             raise UnsupportedOperation(
                 f"backend '{self.name}' is closed: load() again", backend=self.name
             )
         if self._pid != os.getpid():
             self._build_in_child()
+
+    def _ask(self, kind: type[_T], operation: str, subject: str, **arguments: object) -> _T:
+        self._be_ready()
         answer = self._call(operation, subject, arguments, kind)
         assert isinstance(answer, kind)  # noqa: S101 - _call has refused anything else
         return answer
 
     def _call(
-        self, operation: str, subject: str, arguments: dict[str, object], kind: type | None = None
+        self, operation: str, subject: str, arguments: dict[str, object], kind: type
     ) -> object:
         """Call a hook; raise our own error of what it raised or wrongly answered."""
         failure: KMSError | None = None
@@ -235,10 +327,10 @@ class Binding:
         try:
             answer = getattr(self._hooks, operation)(**arguments)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
-            failure = self._own(error, operation)
-        if failure is None and kind is not None:
-            failure = self._refused(answer, kind, operation, subject)
-        self._tell(operation, subject, begun, time.monotonic() - start, failure)
+            failure = own_error(self.name, error, operation)
+        if failure is None:
+            failure = wrong_answer(self.name, operation, subject, answer, kind)
+        self._tell(operation, subject, begun, time.monotonic() - start, failure, answer)
         if failure is not None:
             answer = None  # a refused one may hold a key, and this frame is in the traceback
             # Outside the handler: the error that a plugin raised, its frames and what they hold
@@ -246,52 +338,14 @@ class Binding:
             raise failure
         return answer
 
-    def _refused(
-        self, answer: object, kind: type, operation: str, subject: str
-    ) -> PluginError | None:
-        """Return what is wrong with an answer, `None` if nothing is."""
-        if not isinstance(answer, kind):
-            return PluginError(
-                f"backend '{self.name}' answered {operation} with {type(answer).__name__}, not "
-                f"{kind.__name__}"
-            )
-        if kind is str and not _is_usable(answer):
-            return PluginError(
-                f"backend '{self.name}' answered {operation} with text that is empty or no text"
-            )
-        for field, kinds in _FIELDS.get(kind, ()):
-            value: object = getattr(answer, field, None)
-            if type(value) not in kinds:
-                return PluginError(
-                    f"backend '{self.name}' answered {operation} with a {kind.__name__} whose "
-                    f"{field} is {type(value).__name__}"
-                )
-            if value is not None and field in _NEVER_EMPTY and not _is_usable(value):
-                return PluginError(
-                    f"backend '{self.name}' answered {operation} with a {kind.__name__} whose "
-                    f"{field} is empty, or no text: None says that there is none"
-                )
-        if operation == "unwrap_key" and isinstance(answer, KeyMaterial):
-            size = len(answer.reveal())
-            if size != TENANT_KEY_SIZE:
-                return PluginError(
-                    f"'{subject}' unwrapped {size} bytes where a tenant key has {TENANT_KEY_SIZE}"
-                )
-        return None
-
-    def _own(self, error: Exception, operation: str) -> KMSError:
-        """Make our own error of what a hook raised."""
-        if isinstance(error, KMSError):
-            return afresh(error)
-        failure = PluginError(
-            f"backend '{self.name}' let {type(error).__name__} escape from {operation}: its "
-            "author must map it"
-        )
-        failure.__cause__ = VendorError(type(error).__name__)
-        return failure
-
     def _tell(
-        self, operation: str, subject: str, begun: float, latency: float, failure: KMSError | None
+        self,
+        operation: str,
+        subject: str,
+        begun: float,
+        latency: float,
+        failure: KMSError | None,
+        answer: object = None,
     ) -> None:
         """Say in an error where it arose, and to observers how it went."""
         if failure is not None:
@@ -309,6 +363,7 @@ class Binding:
                 subject=subject,
                 outcome="ok" if failure is None else type(failure).__name__,
                 latency=latency,
+                version=version_of(answer) if failure is None else None,
                 actor=acting.name if acting else None,
                 request_id=acting.request_id if acting else None,
                 late=latency > self._timeout,
@@ -320,8 +375,7 @@ class Binding:
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
         manager = pluggy.PluginManager(PROJECT)
-        for protocol in PROTOCOLS:
-            manager.add_hookspecs(protocol)
+        manager.add_hookspecs(HOOKS)
         for part in parts:
             manager.register(part)
         manager.check_pending()
@@ -331,7 +385,7 @@ class Binding:
         try:
             return create(self._settings, self._host)
         except Exception as error:  # noqa: BLE001 - the boundary, as in _call
-            failure = self._own(error, "create")
+            failure = own_error(self.name, error, "create")
         failure.backend = failure.backend or self.name
         raise failure
 
@@ -341,9 +395,3 @@ class Binding:
             if self._pid != os.getpid():
                 self._build()
                 self._pid = os.getpid()
-
-
-def _is_usable(value: object) -> bool:
-    if isinstance(value, str):
-        return bool(value) and not any("\ud800" <= c <= "\udfff" for c in value)
-    return bool(value)

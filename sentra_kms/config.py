@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar, cast
 import msgspec
 
 from sentra_kms.config_file import ConfigFile, Table, is_table, listed, nearest
-from sentra_kms.discovery import BUILT_IN, UNDECLARED, find_type
+from sentra_kms.discovery import UNDECLARED, find_type, installed_types
 from sentra_kms.errors import (
     ConfigurationError,
     KMSError,
@@ -140,7 +140,8 @@ class _Reader:
         try:
             found = find_type(kind)
         except ConfigurationError as error:
-            self._refuse(where, error.message + nearest(kind, BUILT_IN))
+            known = installed_types()
+            self._refuse(where, error.message + ("" if kind in known else nearest(kind, known)))
         return BackendConfig(
             name=name,
             type=found,

@@ -14,6 +14,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     `time` is seconds since the epoch (UTC) at which it began, `latency` its seconds. `subject` is
     a tenant, a KEK or a reference, never a value. `outcome` is `"ok"` or the name of the error.
+    `version` is what the backend calls the version of the KEK, secret or ring that it answered
+    with, `None` if it named none.
     `late` says that the answer came after the operation's timeout and was used all the same.
 
     >>> Event(time=0.0, operation="wrap_key", backend="local", subject="2026-11").outcome

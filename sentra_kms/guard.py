@@ -8,27 +8,47 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import cast
 
 from sentra_kms.errors import PluginError
 from sentra_kms.hookspecs import (
     PROJECT,
+    BatchKeyHooks,
+    BatchSecretHooks,
     KeyHooks,
     ObserverHooks,
     PartHooks,
     RingAuthHooks,
+    RingHistoryHooks,
     RingHooks,
     SecretHooks,
 )
 
-PROTOCOLS: tuple[type, ...] = (KeyHooks, RingAuthHooks, SecretHooks, RingHooks, PartHooks)
+PROTOCOLS: tuple[type, ...] = (
+    KeyHooks,
+    BatchKeyHooks,
+    RingAuthHooks,
+    SecretHooks,
+    BatchSecretHooks,
+    RingHooks,
+    RingHistoryHooks,
+    PartHooks,
+)
 """What a backend's parts implement."""
 
 _MARK = f"{PROJECT}_impl"
 _SPEC_MARK = f"{PROJECT}_spec"
 _REFUSED_OPTIONS = ("hookwrapper", "wrapper", "tryfirst", "trylast", "specname")
-_PAIRS = (("wrap_key", "unwrap_key"), ("load_ring", "save_ring"))
+_WHOLE: tuple[type, ...] = (KeyHooks, BatchKeyHooks, RingHooks)
+"""Protocols whose operations come together: who can wrap must unwrap."""
+
+_BASES = (
+    ("wrap_keys", "wrap_key"),
+    ("fetch_secrets", "fetch_secret"),
+    ("purge_ring_history", "save_ring"),
+)
+"""Optional operations, and what each is an addition to."""
 
 
 Specifications = Mapping[str, Callable[..., object]]
@@ -45,6 +65,11 @@ def _specified(*protocols: type) -> Specifications:
 
 SPECIFICATIONS = _specified(*PROTOCOLS)
 """Every operation's specification, by name."""
+
+HOOKS = ModuleType("sentra_kms hooks")
+"""The same for pluggy, which looks at every name of what it is given; a Protocol has 30 more."""
+
+vars(HOOKS).update(SPECIFICATIONS)
 
 _OBSERVERS = _specified(ObserverHooks)
 
@@ -63,9 +88,16 @@ def check_parts(backend: str, parts: Sequence[object]) -> frozenset[str]:
                     "part must answer"
                 )
             owners[name] = part
-    for one, other in _PAIRS:
-        if (one in owners) != (other in owners):
-            raise PluginError(f"{who}: {one} and {other} come together or not at all")
+    for protocol in _WHOLE:
+        lacking = _specified(protocol).keys() - owners
+        if 0 < len(lacking) < len(_specified(protocol)):
+            raise PluginError(
+                f"{who} lacks {' and '.join(sorted(lacking))}: the operations of "
+                f"{protocol.__name__} come together or not at all"
+            )
+    for optional, base in _BASES:
+        if optional in owners and base not in owners:
+            raise PluginError(f"{who}: {optional} needs {base} beside it")
     return frozenset(owners)
 
 

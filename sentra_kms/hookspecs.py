@@ -17,21 +17,26 @@ exist is raised (`KeyNotFound`, `SecretNotFound`, `TenantNotFound`), never retur
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pluggy import HookimplMarker, HookspecMarker
 
 from sentra_kms.context import WrapContext
+from sentra_kms.errors import KMSError
 from sentra_kms.events import Event
 from sentra_kms.hooktypes import (
     BackendType,
     Finding,
     KeyDescription,
+    Remainder,
     RingPage,
     SecretRequest,
     SecretValue,
     StoredRing,
+    UnwrapRequest,
     WrappedKey,
+    WrapRequest,
 )
 from sentra_kms.material import KeyMaterial
 
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 
 PROJECT = "sentra_kms"
 API_VERSION = (1, 0)
+BATCH_SIZE = 100  # requests that one call of a batch hook has at most
 
 hookspec: HookspecMarker = HookspecMarker(PROJECT)
 hookimpl: HookimplMarker = HookimplMarker(PROJECT)
@@ -121,6 +127,42 @@ class KeyHooks(Protocol):
         """
 
 
+class BatchKeyHooks(Protocol):
+    """Optional, beside `KeyHooks`: many tenant keys under one KEK in one request."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def wrap_keys(
+        self, key: str, requests: tuple[WrapRequest, ...], timeout: float
+    ) -> Sequence[WrappedKey | KMSError]:
+        """Wrap each of 1 to 100 tenant keys as `wrap_key` would; one end a request, in order.
+
+        An end is an answer, or the error that `wrap_key` would raise for that request alone. Raises
+        what holds for all of them.
+
+        Example::
+
+            answers = client.encrypt_many(key, [r.material.reveal() for r in requests])
+            return [WrappedKey(a.ciphertext, a.key_id, a.version) for a in answers]
+        """
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def unwrap_keys(
+        self, key: str, requests: tuple[UnwrapRequest, ...], timeout: float
+    ) -> Sequence[KeyMaterial | KMSError]:
+        """Unwrap each of 1 to 100 wraps as `unwrap_key` would; one end a request, in order.
+
+        Example::
+
+            answers = client.decrypt_many(key, [r.wrapped.ciphertext for r in requests])
+            return [
+                DecryptionFailed("cannot be unwrapped") if a.failed else KeyMaterial(a.plaintext)
+                for a in answers
+            ]
+        """
+
+
 class RingAuthHooks(Protocol):
     """Only for the built-in `local` and `memory` types: a ring's MAC key from a KEK."""
 
@@ -149,6 +191,31 @@ class SecretHooks(Protocol):
 
             found = client.read(request.reference.path)
             return SecretValue(KeyMaterial(found.data), version=found.version)
+        """
+
+
+class BatchSecretHooks(Protocol):
+    """Optional, beside `SecretHooks`: many secrets in one request."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def fetch_secrets(
+        self, requests: tuple[SecretRequest, ...], timeout: float
+    ) -> Sequence[SecretValue | KMSError]:
+        """Fetch each of 1 to 100 secrets as `fetch_secret` would; one end a request, in order.
+
+        An end is an answer, or the error that `fetch_secret` would raise for that request alone.
+        Raises what holds for all of them.
+
+        Example::
+
+            found = client.read_many([r.reference.path for r in requests])
+            return [
+                SecretNotFound(f"nothing is at {request.reference}")
+                if data is None
+                else SecretValue(KeyMaterial(data))
+                for request, data in zip(requests, found, strict=True)
+            ]
         """
 
 
@@ -201,6 +268,24 @@ class RingHooks(Protocol):
 
             rows = db.scan(after=cursor, limit=limit)
             return RingPage(tuple(row.tenant for row in rows), rows.next_token)
+        """
+
+
+class RingHistoryHooks(Protocol):
+    """Optional, beside `RingHooks`: for a store that keeps what a save or a delete replaced."""
+
+    @hookspec(firstresult=True)
+    @abstractmethod
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        """Erase every stored revision of the tenant's ring but the live one; say what remains.
+
+        Where no ring is live, all of it is erased. Nothing to erase is no error.
+
+        Example::
+
+            for old in db.versions(tenant, live=False):
+                db.erase(old)
+            return [Remainder("backups of the database", until=db.last_backup_expires())]
         """
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from sentra_kms.context import WrapContext
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
 
@@ -33,6 +34,20 @@ class KeyDescription(msgspec.Struct, frozen=True):
 
     key_id: str
     key_version: str | None
+
+
+class WrapRequest(msgspec.Struct, frozen=True):
+    """One tenant key of a batch to be wrapped, and what the wrap is bound to."""
+
+    material: KeyMaterial
+    context: WrapContext
+
+
+class UnwrapRequest(msgspec.Struct, frozen=True):
+    """One wrap of a batch to be undone, and what it was bound to."""
+
+    wrapped: WrappedKey
+    context: WrapContext
 
 
 class SecretRequest(msgspec.Struct, frozen=True):
@@ -61,6 +76,17 @@ class RingPage(msgspec.Struct, frozen=True):
 
     tenants: tuple[str, ...]
     cursor: str | None
+
+
+class Remainder(msgspec.Struct, frozen=True):
+    """Earlier revisions of a key ring that a store still holds after they were purged.
+
+    `place` says where, in words for an operator; `until` is an aware datetime from which on they
+    are gone, `None` if they stay until somebody takes them away.
+    """
+
+    place: str
+    until: datetime | None
 
 
 class Finding(msgspec.Struct, frozen=True):

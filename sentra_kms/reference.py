@@ -41,7 +41,9 @@ class Reference(str):  # noqa: SLOT000 - its parts are kept beside the text
             raise MalformedInput(f"a reference has at most {MAX_REFERENCE} characters")
         backend, separator, rest = text.partition("://")
         if not separator or BACKEND_NAME.fullmatch(backend) is None:
-            raise MalformedInput("not a reference: write BACKEND://PATH, e.g. env://NAME")
+            raise MalformedInput(
+                "not a reference: write BACKEND://PATH, e.g. file:///run/secrets/NAME"
+            )
         unsafe = _UNSAFE.search(text)
         if unsafe is not None:
             raise MalformedInput(

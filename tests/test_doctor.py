@@ -140,8 +140,8 @@ def test_nothing_to_mend(house: House, *, offline: bool) -> None:
 
 
 def test_distributions(house: House) -> None:
-    """The version of the core is told."""
-    assert house.diagnose().distributions == (("sentra-kms", sentra_kms.__version__),)
+    """The version of the core is told, and of which hooks."""
+    assert house.diagnose().distributions == (("sentra-kms", sentra_kms.__version__, "1.0"),)
 
 
 # --- one fault each ----------------------------------------------------------------------------
@@ -734,7 +734,7 @@ def test_what_a_plugin_finds_and_warns_of(house: House, site: Path) -> None:
         ("acme", "is slow"),
         ("acme", "an old protocol is spoken: upgrade Acme"),
     }
-    assert ("sentra-kms-acme", "2.5") in found.distributions
+    assert ("sentra-kms-acme", "2.5", "1.0") in found.distributions
     assert bad(house.diagnose(offline=True)) == []
 
 
@@ -766,6 +766,57 @@ def test_a_plugins_plain_secret_is_not_shown(house: House, site: Path) -> None:
     assert told["backends.acme.address"][0] == "https://(not shown)@acme.example/x"
     assert told["backends.acme.password"][0] == "(not shown)"
     assert told["backends.acme.token_path"][0] == "file:///run/secrets/token"
+
+
+REFUSING = """
+from sentra_kms import AuthenticationFailed
+from sentra_kms.hookspecs import PartHooks, SecretHooks, hookimpl
+
+
+class Secrets(SecretHooks, PartHooks):
+    @hookimpl
+    def fetch_secret(self, request, timeout):
+        raise AuthenticationFailed("the token is not accepted: renew it")
+
+    @hookimpl
+    def check(self, timeout):
+        raise AuthenticationFailed("the token is not accepted: renew it")
+
+
+def create(settings, host):
+    return Secrets()
+"""
+
+
+def test_one_cause_is_mended_once(house: House, site: Path) -> None:
+    """Where one failure shows at many places, all but the first say where it is mended."""
+    bring(house, site, REFUSING)
+    house.production["backends"]["local"]["master_keys"] = {"k": "acme://master"}
+    house.production["keys"]["authenticate_with"] = ["acme://ring-key"]
+    told = {each.subject: each.advice for each in bad(house.diagnose()) if each.level == "error"}
+    assert told.pop("acme") == "see that [production.backends.acme] is right"
+    assert told.keys() == {"local:k", "acme://ring-key"}
+    assert set(told.values()) == {"mend 'acme' first: this is the same failure"}
+
+
+def test_a_store_that_keeps_no_rings(house: House, site: Path) -> None:
+    """What to do is told without knowing what hooks are."""
+    bring(house, site, REFUSING)
+    house.production["keys"]["store"] = "acme"
+    [told] = bad(house.diagnose())
+    assert "[production.keys] keeps rings in 'acme', but backend 'acme' does not" in told.message
+    assert "name another backend, or give 'acme' the settings that enable it" in told.message
+
+
+def test_a_secret_that_is_named_in_two_places(house: House) -> None:
+    """Both are told: either may be the wrong one."""
+    file = house.root / "short"
+    file.write_text("short")
+    file.chmod(0o600)
+    house.production["backends"]["local"]["master_keys"]["other"] = f"file://{file}"
+    house.production["keys"]["authenticate_with"] = [f"file://{file}"]
+    told = next(each for each in bad(house.diagnose()) if "authenticates rings" in each.message)
+    assert "correct [production.backends.local] and [production.keys]" in told.advice
 
 
 KEYS = """

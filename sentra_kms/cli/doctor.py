@@ -52,8 +52,8 @@ def _rows(diagnosis: Diagnosis) -> None:
         write_row("setting", each.path, each.value, each.origin)
     for finding in diagnosis.findings:
         write_row("finding", finding.level, finding.subject, finding.message, finding.advice)
-    for name, version in diagnosis.distributions:
-        write_row("distribution", name, version)
+    for name, version, api in diagnosis.distributions:
+        write_row("distribution", name, version, api)
 
 
 def _screen(diagnosis: Diagnosis) -> Iterator[RenderableType]:
@@ -113,5 +113,7 @@ def _conclusion(diagnosis: Diagnosis) -> str:
         looked = "Read, and nothing fetched"
     else:
         looked = "Read, and not tried since it cannot be loaded"
-    versions = ", ".join(f"{name} {version}" for name, version in diagnosis.distributions)
+    versions = ", ".join(
+        f"{name} {version} (hooks {api})" for name, version, api in diagnosis.distributions
+    )
     return f"{looked}: {' and '.join(told) or 'nothing to mend'}. {printable(versions)}"

@@ -21,6 +21,7 @@ from sentra_kms.doctor.installed import bound, not_installed
 from sentra_kms.doctor.trial import tried
 from sentra_kms.doctor.written import written
 from sentra_kms.errors import ConfigurationError, KMSError
+from sentra_kms.hookspecs import API_VERSION
 from sentra_kms.hooktypes import Finding
 from sentra_kms.settings import Settings
 from sentra_kms.version import VERSION
@@ -29,8 +30,9 @@ _LEVELS = ("ok", "warning", "error")
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """All that the doctor found. `distributions` are name and version of core and plugins.
+    """All that the doctor found.
 
+    `distributions` are name, version and hook API of core and plugins.
     `source_from` and `environment_from` say who named the configuration and the environment.
     `tried` is false if nothing was to be fetched, or the environment cannot be loaded.
     """
@@ -43,7 +45,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     tried: bool
     explained: tuple[Explained, ...]
     findings: tuple[Finding, ...]
-    distributions: tuple[tuple[str, str], ...]
+    distributions: tuple[tuple[str, str, str], ...]
 
     @property
     def level(self) -> str:
@@ -159,9 +161,11 @@ def _environment_from(asked: str | None) -> str:
     return ENVIRONMENT_VARIABLE if named else "default_environment"
 
 
-def _distributions(readable: Iterable[Settings]) -> Iterator[tuple[str, str]]:
-    found: dict[str, str] = {CORE: VERSION}
+def _distributions(readable: Iterable[Settings]) -> Iterator[tuple[str, str, str]]:
+    found: set[tuple[str, str, tuple[int, int]]] = {(CORE, VERSION, API_VERSION)}
     for settings in readable:
         for backend in settings.backends.values():
-            found[backend.type.distribution] = backend.type.version
-    yield from sorted(found.items())
+            brought = backend.type
+            found.add((brought.distribution, brought.version, brought.kind.api))
+    for name, version, (major, minor) in sorted(found):
+        yield name, version, f"{major}.{minor}"

@@ -37,7 +37,7 @@ def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
         if not (finding.level == "error" and finding.subject in errors)
         and not _is_inside(finding.subject, unused)
     ]
-    return [_advised(finding, settings) for finding in _told_once(kept)]
+    return list(_advised(list(_told_once(kept, settings)), settings))
 
 
 def _unused_directories(settings: Settings) -> Iterator[str]:
@@ -56,29 +56,44 @@ def _is_inside(path: str, directories: tuple[str, ...]) -> bool:
     return any(path == each or path.startswith(each + os.sep) for each in directories)
 
 
-def _told_once(findings: list[Finding]) -> Iterator[Finding]:
-    """Drop an error that differs from one before only in its subject being a backend's name."""
-    told: set[str] = set()
+def _told_once(findings: list[Finding], settings: Settings) -> Iterator[Finding]:
+    """Drop an error that differs from one before only in its subject being that one's backend."""
+    told: dict[str, set[str]] = {}
     for finding in findings:
         if finding.level == "error":
-            if finding.message in told and ":" not in finding.subject:
+            before = told.setdefault(finding.message, set())
+            about = finding.subject.partition(":")[0]
+            if about == finding.subject and before - (settings.backends.keys() - {about}):
                 continue
-            told.add(finding.message)
+            before.add(about)
         yield finding
 
 
-def _advised(finding: Finding, settings: Settings) -> Finding:
+def _advised(findings: list[Finding], settings: Settings) -> Iterator[Finding]:
     """Say where the cause is configured, if whoever found it could not know that."""
-    if finding.level != "error" or finding.advice:
-        return finding
-    return msgspec.structs.replace(finding, advice=_where(finding.subject, settings))
+    roots: dict[str, str] = {}
+    for finding in findings:
+        if finding.level == "error":
+            roots.setdefault(finding.message, finding.subject)
+            if finding.subject in settings.backends:  # nearer to the cause than what uses it
+                roots[finding.message] = finding.subject
+    for finding in findings:
+        root = roots.get(finding.message)
+        if finding.level != "error" or finding.advice or root is None:
+            yield finding
+        elif root == finding.subject:
+            yield msgspec.structs.replace(finding, advice=_where(root, settings))
+        else:
+            advice = f"mend '{root}' first: this is the same failure"
+            yield msgspec.structs.replace(finding, advice=advice)
 
 
 def _where(subject: str, settings: Settings) -> str:
     name = settings.environment
-    for place, reference in references(settings):
-        if reference == subject:
-            return f"put it there, or correct {place}, which names it"
+    places = dict.fromkeys(place for place, each in references(settings) if each == subject)
+    if places:
+        naming = "which name it" if len(places) > 1 else "which names it"
+        return f"put it there, or correct {' and '.join(places)}, {naming}"
     backend, _, key = subject.partition(":")
     if backend not in settings.backends:
         return ""

@@ -34,7 +34,9 @@ except ModuleNotFoundError as _error:
 
 # So that a failed check shows what it compared; before the modules are imported.
 pytest.register_assert_rewrite(
+    "sentra_kms.testing.batches",
     "sentra_kms.testing.end_to_end",
+    "sentra_kms.testing.history",
     "sentra_kms.testing.keys",
     "sentra_kms.testing.ring_races",
     "sentra_kms.testing.rings",
@@ -43,10 +45,15 @@ pytest.register_assert_rewrite(
     "sentra_kms.testing.whole",
 )
 
+from sentra_kms.testing.batches import (  # noqa: E402
+    BatchKeyConformance,
+    BatchSecretConformance,
+)
 from sentra_kms.testing.bench import Bench, ManualClock  # noqa: E402
 from sentra_kms.testing.conformance import BackendConformance  # noqa: E402
 from sentra_kms.testing.end_to_end import EndToEndConformance  # noqa: E402
 from sentra_kms.testing.harness import BackendHarness, SecretSample  # noqa: E402
+from sentra_kms.testing.history import RingHistoryConformance  # noqa: E402
 from sentra_kms.testing.keys import KeyConformance  # noqa: E402
 from sentra_kms.testing.ring_races import RingRaceConformance  # noqa: E402
 from sentra_kms.testing.rings import RingConformance  # noqa: E402
@@ -56,11 +63,14 @@ from sentra_kms.testing.whole import WholeConformance  # noqa: E402
 __all__ = [
     "BackendConformance",
     "BackendHarness",
+    "BatchKeyConformance",
+    "BatchSecretConformance",
     "Bench",
     "EndToEndConformance",
     "KeyConformance",
     "ManualClock",
     "RingConformance",
+    "RingHistoryConformance",
     "RingRaceConformance",
     "SecretConformance",
     "SecretSample",

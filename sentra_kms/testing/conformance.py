@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sentra_kms.testing.batches import BatchKeyConformance, BatchSecretConformance
 from sentra_kms.testing.end_to_end import EndToEndConformance
+from sentra_kms.testing.history import RingHistoryConformance
 from sentra_kms.testing.keys import KeyConformance
 from sentra_kms.testing.ring_races import RingRaceConformance
 from sentra_kms.testing.rings import RingConformance
@@ -12,9 +14,12 @@ from sentra_kms.testing.whole import WholeConformance
 
 class BackendConformance(
     KeyConformance,
+    BatchKeyConformance,
     SecretConformance,
+    BatchSecretConformance,
     RingConformance,
     RingRaceConformance,
+    RingHistoryConformance,
     WholeConformance,
     EndToEndConformance,
 ):

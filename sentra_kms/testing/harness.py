@@ -80,6 +80,10 @@ class BackendHarness:
         """Give the secret another value in its service."""
         raise NotImplementedError
 
+    def ring_history(self, tenant: str) -> set[bytes]:
+        """Return every document of the tenant that is still in the store: live, old or deleted."""
+        raise NotImplementedError
+
     def cut(self) -> None:
         """Make the service unreachable."""
         raise NotImplementedError

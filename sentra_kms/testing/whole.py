@@ -32,9 +32,11 @@ from sentra_kms.testing.base import (
     table,
     together,
 )
+from sentra_kms.testing.batches import BatchKeyConformance, BatchSecretConformance
 from sentra_kms.testing.bench import ENVIRONMENT, Bench, configuration
 from sentra_kms.testing.forked import run_forked
 from sentra_kms.testing.harness import BackendHarness
+from sentra_kms.testing.history import RingHistoryConformance
 from sentra_kms.testing.keys import KeyConformance
 from sentra_kms.testing.ring_races import RingRaceConformance
 from sentra_kms.testing.rings import RingConformance
@@ -46,14 +48,21 @@ _LONG = "k" * 5000
 _ODD_KEYS = ["", " ", "no/such/../key", "../../etc/passwd", "k\x00", "schlüssel", "%2e%2e", _LONG]
 _CHECKS: dict[str, tuple[type[Conformance], ...]] = {
     "wrap_key": (KeyConformance,),
+    "wrap_keys": (BatchKeyConformance,),
     "fetch_secret": (SecretConformance,),
+    "fetch_secrets": (BatchSecretConformance,),
     "save_ring": (RingConformance, RingRaceConformance),
+    "purge_ring_history": (RingHistoryConformance,),
 }
 _CALLS: dict[str, Callable[[Binding], object]] = {
     "wrap_key": lambda bound: bound.wrap_key("k", KeyMaterial(bytes(32)), PLACE),
     "unwrap_key": lambda bound: bound.unwrap_key("k", WrappedKey(b"c", "k", None), PLACE),
     "describe_key": lambda bound: bound.describe_key("k"),
     "fetch_secret": lambda bound: bound.fetch_secret(SecretRequest(Reference(f"{bound.name}://s"))),
+    "wrap_keys": lambda bound: bound.wrap_keys("k", []),
+    "unwrap_keys": lambda bound: bound.unwrap_keys("k", []),
+    "fetch_secrets": lambda bound: bound.fetch_secrets([]),
+    "purge_ring_history": lambda bound: bound.purge_ring_history("acme"),
     "load_ring": lambda bound: bound.load_ring("acme"),
     "save_ring": lambda bound: bound.save_ring("acme", b"document", None),
     "list_rings": lambda bound: bound.list_rings(None, 10),
@@ -209,6 +218,8 @@ def _useful_calls(bench: Bench, subject: BackendHarness) -> dict[str, Callable[[
         calls["save_ring"] = lambda: bound.save_ring("acme", b"two", revision)
         calls["create_ring"] = lambda: bound.save_ring("globex", b"one", None)
         calls["list_rings"] = lambda: bound.list_rings(None, 10)
+        if "purge_ring_history" in bound.operations:
+            calls["purge_ring_history"] = lambda: bound.purge_ring_history("acme")
         calls["delete_ring"] = lambda: bench.delete_ring("acme", revision)
     return calls
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone, tzinfo
+from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import pytest
@@ -26,9 +28,14 @@ from sentra_kms.errors import (
     VendorError,
 )
 from sentra_kms.events import Event, actor
+from sentra_kms.hookspecs import PartHooks, hookimpl
 from sentra_kms.hooktypes import (
+    Finding,
     KeyDescription,
+    RingPage,
     SecretRequest,
+    SecretValue,
+    StoredRing,
     WrappedKey,
 )
 from sentra_kms.material import KeyMaterial
@@ -39,6 +46,7 @@ from tests.ground.leaks import chain, frames, locals_inside, shows
 
 PLANTED = KEY.reveal()
 REFERENCE = Reference("fake://path#field")
+WAIT = 30.0  # seconds after which a test that hangs fails
 
 CALLS: dict[str, Callable[[Binding], object]] = {
     "wrap_key": lambda binding: binding.wrap_key("k", KEY, WHERE),
@@ -137,6 +145,40 @@ def test_two_backends_answer_for_themselves() -> None:
 def test_one_part_need_not_be_in_a_list() -> None:
     """`create` may return a single part."""
     assert bind(Keys).describe_key("k") == KeyDescription("id", None)
+
+
+@EVERY
+def test_hook_runs_in_the_callers_thread(operation: str) -> None:
+    """Nothing stands between caller and hook: thread-local state is the caller's."""
+    seen: list[int] = []
+
+    def act(name: str, arguments: dict[str, Any]) -> Any:
+        seen.append(threading.get_ident())
+        return ANSWERS[name]
+
+    CALLS[operation](whole(act))
+    assert seen == [threading.get_ident()]
+
+
+@EVERY
+def test_hook_runs_in_many_threads_at_once(operation: str) -> None:
+    """No call waits for another: eight are inside the hook together."""
+    inside = threading.Barrier(8)
+
+    def act(name: str, arguments: dict[str, Any]) -> Any:
+        inside.wait(WAIT)
+        return ANSWERS[name]
+
+    binding = whole(act)
+    ends: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: ends.append(CALLS[operation](binding))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert ends == [ANSWERS[operation]] * 8
 
 
 # --- a vendor's exception ----------------------------------------------------------------------
@@ -252,6 +294,62 @@ def test_what_ends_a_program_passes(error: BaseException) -> None:
     """An interrupt is no failure of a backend and is not swallowed."""
     with pytest.raises(type(error)):
         CALLS["wrap_key"](whole(raising(error)))
+
+
+def reachable(error: BaseException) -> Iterator[object]:
+    """Yield all that the garbage collector reaches from an error and its tracebacks.
+
+    Of frames their locals. Modules, classes, functions and the backend itself, which hold the
+    program and not the failure, are not entered; nor are this file's own frames, nor the key that
+    the caller gave.
+    """
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, (ModuleType, type, FunctionType, MethodType, Binding, KeyMaterial)):
+            continue
+        if isinstance(each, FrameType):
+            if each.f_code.co_filename != __file__:
+                pending += each.f_locals.values()
+            continue
+        pending += [*gc.get_referents(each), getattr(each, "__dict__", None)]
+
+
+@EVERY
+@pytest.mark.parametrize("whose", ["vendor's", "ours", "careless"])
+def test_nothing_foreign_is_reachable(operation: str, whose: str) -> None:
+    """Whatever way references lead, from error or traceback none leads to a vendor's object."""
+    raised: Exception = vendor_failure()
+    if whose != "vendor's":
+        ours = Careless() if whose == "careless" else ServiceUnavailable("down")
+        ours.__cause__, ours.__context__ = raised, vendor_failure()
+        raised = ours
+    error = fail(operation, raised)
+    found = list(reachable(error))
+    frames_of = [each for each in found if isinstance(each, FrameType)]
+    assert {"_call", "_ask"} <= {each.f_code.co_name for each in frames_of}
+    for each in found:
+        assert not isinstance(each, FOREIGN), type(each)
+        assert each is not PLANTED
+        assert not (isinstance(each, BaseException) and each is raised)
+    names = {each.f_code.co_name for each in frames_of if each.f_code.co_filename == __file__}
+    assert not names & {"act", "deep", "vendor_failure"}
+
+
+def test_what_is_reachable_would_be_seen() -> None:
+    """The walk above finds a vendor's object behind a cause, and on an attribute."""
+    held = ServiceUnavailable("down")
+    held.__cause__ = VendorError("x")
+    held.__cause__.__context__ = vendor_failure()
+    assert any(isinstance(each, VendorResponse) for each in reachable(held))
+    attribute = ServiceUnavailable("down")
+    attribute.backend = {"deep": [vendor_failure()]}  # type: ignore[assignment]
+    assert any(isinstance(each, VendorFailure) for each in reachable(attribute))
 
 
 def test_vendor_exception_is_let_go() -> None:
@@ -448,6 +546,22 @@ def test_answer_of_the_wrong_kind(operation: str, wrong: object) -> None:
     assert "planted" not in error.message
 
 
+@EVERY
+def test_coroutine_that_a_plain_hook_returns(
+    operation: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A coroutine is no answer; it is refused, and nobody is warned that it was not awaited."""
+
+    async def later() -> Any:
+        return ANSWERS[operation]
+
+    binding = whole(lambda *_: later())
+    with pytest.raises(PluginError, match="with coroutine, not "):
+        CALLS[operation](binding)
+    gc.collect()
+    assert [str(each.message) for each in recwarn if "coroutine" in str(each.message)] == []
+
+
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
 def test_unwrapped_key_of_another_size(size: int) -> None:
     """A tenant key has 32 bytes; the error says how many came, and none of them."""
@@ -456,6 +570,91 @@ def test_unwrapped_key_of_another_size(size: int) -> None:
         CALLS["unwrap_key"](whole(lambda *_: KeyMaterial(data)))
     assert caught.value.operation == "unwrap_key"
     assert "planted" not in str(caught.value)
+
+
+UNFIT: Any = lambda value: value  # noqa: E731 - records take anything when they are made
+
+
+class BrokenZone(tzinfo):
+    """A time zone of a vendor's that raises when it is asked."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        """Raise."""
+        raise VendorFailure
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        """Say nothing."""
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        """Say nothing."""
+
+
+WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
+    "a wrap without a ciphertext": (
+        "wrap_key",
+        WrappedKey(b"", "id", None),
+        "WrappedKey whose ciphertext is empty",
+    ),
+    "a wrap of text": ("wrap_key", WrappedKey(UNFIT("w"), "id", None), "ciphertext is str"),
+    "a wrap without a key id": ("wrap_key", WrappedKey(b"w", "", None), "key_id is empty"),
+    "a version of no text": ("wrap_key", WrappedKey(b"w", "id", "\ud800"), "key_version is empty"),
+    "a version that is a number": (
+        "describe_key",
+        KeyDescription("id", UNFIT(3)),
+        "key_version is int",
+    ),
+    "a secret of bytes": ("fetch_secret", SecretValue(UNFIT(b"x")), "data is bytes"),
+    "an empty version": ("fetch_secret", SecretValue(KEY, version=""), "version is empty"),
+    "an expiry of text": (
+        "fetch_secret",
+        SecretValue(KEY, expires=UNFIT("2026-11-26")),
+        "expires is str",
+    ),
+    "an expiry in seconds": (
+        "fetch_secret",
+        SecretValue(KEY, expires=UNFIT(1.0)),
+        "expires is float",
+    ),
+    "an expiry of no time zone": (
+        "fetch_secret",
+        SecretValue(KEY, expires=datetime(2026, 11, 26)),  # noqa: DTZ001 - the fault
+        "expires has no time zone: make it aware",
+    ),
+    "an expiry of a broken time zone": (
+        "fetch_secret",
+        SecretValue(KEY, expires=datetime(2026, 11, 26, tzinfo=BrokenZone())),
+        "expires has no time zone",
+    ),
+    "a ring of text": ("load_ring", StoredRing(UNFIT("ring"), "1"), "document is str"),
+    "a ring without a revision": ("load_ring", StoredRing(b"ring", ""), "revision is empty"),
+    "a page that is a list": ("list_rings", RingPage(UNFIT(["acme"]), None), "tenants is list"),
+    "a page of bytes": (
+        "list_rings",
+        RingPage(UNFIT(("acme", b"globex")), None),
+        "tenants holds one that is bytes",
+    ),
+    "a page of nothing": ("list_rings", RingPage(("acme", ""), None), "tenants holds one that is"),
+    "an empty cursor": ("list_rings", RingPage(("acme",), ""), "cursor is empty"),
+    "no revision": ("save_ring", "", "text that is empty or no text"),
+    "a revision of no text": ("save_ring", "\ud800", "text that is empty or no text"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_FIELDS)
+def test_field_of_the_wrong_kind(fault: str) -> None:
+    """A record's fields are checked, since a record takes anything when it is made."""
+    operation, wrong, told = WRONG_FIELDS[fault]
+    with pytest.raises(PluginError) as caught:
+        CALLS[operation](whole(lambda *_: wrong))
+    assert told in caught.value.message
+    assert caught.value.operation == operation
+
+
+def test_expiry_that_is_aware() -> None:
+    """An expiry with a time zone, any, is taken."""
+    zone = timezone(timedelta(hours=5, minutes=30))
+    value = SecretValue(KEY, expires=datetime(2026, 11, 26, tzinfo=zone))
+    assert CALLS["fetch_secret"](whole(lambda *_: value)) is value
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -478,6 +677,26 @@ def test_event_of_a_success(operation: str, clock: ManualClock) -> None:
     assert event.late is False
     assert (event.actor, event.request_id) == (None, None)
     assert not shows(repr(event), PLANTED)
+
+
+VERSIONED = {
+    "wrap_key": (WrappedKey(b"w", "id", "v7"), "v7"),
+    "unwrap_key": (KEY, None),
+    "describe_key": (KeyDescription("id", "v7"), "v7"),
+    "fetch_secret": (SecretValue(KEY, version="v7"), "v7"),
+    "load_ring": (StoredRing(b"ring", "r9"), "r9"),
+    "save_ring": ("r9", "r9"),
+    "list_rings": (RingPage(("acme",), "acme"), None),
+}
+
+
+@EVERY
+def test_event_names_the_version(operation: str) -> None:
+    """The version of the KEK, secret or ring that was answered is in the event, if there is one."""
+    events: list[Event] = []
+    answered, version = VERSIONED[operation]
+    CALLS[operation](whole(lambda *_: answered, emit=events.append))
+    assert [event.version for event in events] == [version]
 
 
 @EVERY
@@ -551,6 +770,19 @@ def test_event_of_a_late_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {event.outcome for event in events} == {"ok"}
 
 
+def test_hook_that_sleeps_past_its_timeout() -> None:
+    """By the real clock, too: nobody interrupts it, its answer is used, and the event is late."""
+    events: list[Event] = []
+
+    def act(operation: str, arguments: dict[str, Any]) -> Any:
+        threading.Event().wait(arguments["timeout"] * 10)
+        return ANSWERS[operation]
+
+    binding = whole(act, emit=events.append, timeout=0.002)
+    assert binding.load_ring("acme") is ANSWERS["load_ring"]
+    assert [(event.late, event.outcome) for event in events] == [(True, "ok")]
+
+
 def test_event_of_a_late_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure that comes late is both."""
     now = ManualClock(100.0)
@@ -604,6 +836,64 @@ def test_check_collects_all_parts() -> None:
         ("a", "well within 3 s"),
         ("b", "well within 3 s"),
     }
+
+
+class Ill(PartHooks):
+    """A part whose `check` and `close` raise."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @hookimpl
+    def check(self, timeout: float) -> list[Finding]:
+        """Raise."""
+        raise self._error
+
+    @hookimpl
+    def close(self) -> None:
+        """Raise."""
+        raise self._error
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_part_whose_check_raises_silences_no_other(place: int) -> None:
+    """What one part raises is a finding among those of all the others, and one event tells it."""
+    events: list[Event] = []
+    parts: list[object] = [Checked("a"), Checked("b")]
+    parts.insert(place, Ill(ServiceUnavailable("the vault is sealed: unseal it")))
+    findings = bind(lambda: parts, emit=events.append).check()
+    assert sorted((each.level, each.subject) for each in findings) == [
+        ("error", "fake"),
+        ("ok", "a"),
+        ("ok", "b"),
+    ]
+    assert "the vault is sealed: unseal it" in {each.message for each in findings}
+    assert [(event.operation, event.outcome) for event in events] == [
+        ("check", "ServiceUnavailable")
+    ]
+
+
+def test_check_that_raises_a_foreign_error() -> None:
+    """It is told by its kind."""
+    (found,) = bind(lambda: Ill(vendor_failure())).check()
+    assert found.level == "error"
+    assert "let VendorFailure escape from check" in found.message
+
+
+@pytest.mark.parametrize("wrong", [None, "text", [1], [("ok", "a", "b")], 3])
+def test_check_that_answers_with_no_findings(wrong: Any) -> None:
+    """It is told, and the other parts are heard all the same."""
+
+    class Broken(PartHooks):
+        @hookimpl
+        def check(self, timeout: float) -> list[Finding]:
+            """Answer with something else."""
+            return wrong  # type: ignore[no-any-return]
+
+    found = bind(lambda: [Checked("a"), Broken(), Checked("b")]).check()
+    levels = {each.subject: each.level for each in found}
+    assert levels.pop("a") == levels.pop("b") == "ok"
+    assert levels == {"fake": "error"}
 
 
 # --- close -------------------------------------------------------------------------------------
@@ -662,6 +952,7 @@ def in_child(work: Callable[[], object]) -> str:
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(int(WAIT))  # a child that hangs is a failure, and not a test that never ends
         told = ""
         try:
             told = repr(work())
@@ -771,3 +1062,69 @@ def test_close_in_a_child_leaves_the_parents_connections_alone() -> None:
     assert in_child(work) == "False"
     binding.close()
     assert log == [parent]
+
+
+def test_fork_in_the_middle_of_a_call() -> None:
+    """A child forked while another thread is inside a hook has parts of its own at once.
+
+    What the hook held, a lock or a half-read answer, is the parent's; there the call goes on.
+    """
+    inside, go_on = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    def make() -> object:
+        lock = threading.Lock()
+        made.append(os.getpid())
+        label = f"{os.getpid()} {len(made)}"
+
+        def act(operation: str, arguments: dict[str, Any]) -> Any:
+            with lock:
+                if len(made) == 1:
+                    inside.set()
+                    assert go_on.wait(WAIT)
+                return KeyDescription(label, None)
+
+        return Keys(act)
+
+    binding = bind(make)
+    answered: list[KeyDescription] = []
+    caller = threading.Thread(target=lambda: answered.append(binding.describe_key("k")))
+    caller.start()
+    assert inside.wait(WAIT)
+    told = in_child(lambda: binding.describe_key("k").key_id == f"{os.getpid()} 2")
+    assert answered == []
+    go_on.set()
+    caller.join(WAIT)
+    assert told == "True"
+    assert answered == [KeyDescription(f"{os.getpid()} 1", None)]
+    assert made == [os.getpid()]
+
+
+def test_hook_that_forks() -> None:
+    """A hook may fork: its child's call ends as it began, and the next one has parts of its own."""
+    make = Numbered()
+    children: list[int] = []
+
+    def make_forking() -> object:
+        make()
+        label = f"{os.getpid()} {make.made}"
+
+        def act(operation: str, arguments: dict[str, Any]) -> Any:
+            if make.made == 1 and not children:
+                children.append(os.fork())
+            return KeyDescription(label, None)
+
+        return Keys(act)
+
+    parent = os.getpid()
+    binding = bind(make_forking)
+    receive, send = os.pipe()
+    first = binding.describe_key("k").key_id
+    if os.getpid() != parent:
+        os.write(send, f"{first}, {binding.describe_key('k').key_id}".encode())
+        os._exit(0)
+    os.close(send)
+    with os.fdopen(receive) as told:
+        assert told.read() == f"{parent} 1, {children[0]} 2"
+    os.waitpid(children[0], 0)
+    assert binding.describe_key("k").key_id == f"{parent} 1"

@@ -11,8 +11,18 @@ import pytest
 
 from sentra_kms.errors import PluginError
 from sentra_kms.guard import PROTOCOLS, SPECIFICATIONS, check_parts
-from sentra_kms.hookspecs import PROJECT, hookimpl
+from sentra_kms.hookspecs import (
+    PROJECT,
+    BatchKeyHooks,
+    BatchSecretHooks,
+    KeyHooks,
+    RingHistoryHooks,
+    RingHooks,
+    SecretHooks,
+    hookimpl,
+)
 from sentra_kms.hooktypes import KeyDescription
+from tests.binding.batches import BatchKeys, BatchSecrets, HistoryRings
 from tests.binding.fakes import ANSWERS, Checked, Keys, Rings, Secrets, bind
 
 DESCRIPTION = KeyDescription("id", None)
@@ -143,6 +153,24 @@ def _instance_with(member: Any) -> object:
     return made
 
 
+def _without_timeout(self: object, key: str, requests: object) -> Any:
+    return []
+
+
+def _yielding(self: object, requests: object, timeout: float) -> Any:
+    yield from ()
+
+
+def _unmarked(self: object, requests: object, timeout: float) -> Any:
+    return []
+
+
+def plain_batch() -> object:
+    """Return a part with batches alone, and no base beside them."""
+    hooks = {name: getattr(BatchKeys, name) for name in ("wrap_keys", "unwrap_keys")}
+    return type("Plain", (), hooks)()
+
+
 FAULTS: dict[str, tuple[Any, str]] = {
     "a class": (Keys, "Keys is a class"),
     "a class in a list": ([Keys], "Keys is a class"),
@@ -205,6 +233,10 @@ FAULTS: dict[str, tuple[Any, str]] = {
         part(describe_key=hookimpl(_into_async(fresh()))),
         "async or a generator",
     ),
+    "a function that hands on to an async one": (
+        part(describe_key=_kindly(hookimpl(_async))),
+        "async or a generator",
+    ),
     "an omitted argument": (part(describe_key=hookimpl(_omits_timeout)), "must take exactly"),
     "all arguments omitted": (part(describe_key=hookimpl(_none_of_them)), "must take exactly"),
     "a defaulted argument": (part(describe_key=hookimpl(_defaulted)), "without defaults"),
@@ -241,6 +273,22 @@ FAULTS: dict[str, tuple[Any, str]] = {
         "both Keys and Part implement",
     ),
     "the same part twice": ([GOOD] * 2, "implement"),
+    "two answers to a batch": (
+        [BatchKeys(), plain_batch()],
+        "both BatchKeys and Plain implement unwrap_keys",
+    ),
+    "a batch without the timeout": (
+        type("Part", (BatchKeys,), {"wrap_keys": hookimpl(_without_timeout)})(),
+        "must take exactly",
+    ),
+    "a batch by a generator": (
+        type("Part", (BatchSecrets,), {"fetch_secrets": hookimpl(_yielding)})(),
+        "async or a generator",
+    ),
+    "a batch that is not marked": (
+        type("Part", (BatchSecrets,), {"fetch_secrets": _unmarked})(),
+        "fetch_secrets has a hook's name",
+    ),
 }
 
 
@@ -270,6 +318,12 @@ MENDED: dict[str, Any] = {
     "one part": GOOD,
     "one part in a list": [GOOD],
     "a part of each kind": [Keys(), Rings(), Secrets(), Checked("c")],
+    "a part of each kind, with all that is optional": [
+        BatchKeys(),
+        BatchSecrets(),
+        HistoryRings(),
+        Checked("c"),
+    ],
     "an unmarked method of another name": part(helper=fresh()),
     "an attribute of another name": part(describe=None),
     "a property of another name": part(describe=property(id)),
@@ -296,30 +350,144 @@ def test_same_backend_without_the_fault_is_bound(made: object) -> None:
     assert bind(lambda: made).operations
 
 
+def keys_lacking(*names: str) -> object:
+    """Return a keys part of no Protocol, without these hooks."""
+    hooks = {name: hook for name, hook in hooks_of(Keys).items() if name not in names}
+    return plain(Keys, hooks)()
+
+
+PAIRED: dict[str, tuple[Any, Any]] = {
+    "a class instead of an instance": (Keys, Keys()),
+    "an unmarked method with a hook's name": (
+        part(describe_key=fresh()),
+        part(describe_key=hookimpl(fresh())),
+    ),
+    "a hook wrapper": (
+        part(describe_key=marked(wrapper=True)(_generator())),
+        part(describe_key=marked(wrapper=False)(fresh())),
+    ),
+    "specname": (
+        part(tell=marked(specname="describe_key")(fresh())),
+        part(tell=fresh()),
+    ),
+    "tryfirst": (
+        part(describe_key=marked(tryfirst=True)(fresh())),
+        part(describe_key=marked(tryfirst=False)(fresh())),
+    ),
+    "trylast": (
+        part(describe_key=marked(trylast=True)(fresh())),
+        part(describe_key=marked(trylast=False)(fresh())),
+    ),
+    "an optionalhook close to a known name": (
+        part(descibe_key=marked(optionalhook=True)(fresh())),
+        part(describe_key=marked(optionalhook=True)(fresh())),
+    ),
+    "an async function": (
+        part(describe_key=hookimpl(_async)),
+        part(describe_key=hookimpl(fresh())),
+    ),
+    "a generator function": (
+        part(describe_key=hookimpl(_generator())),
+        part(describe_key=hookimpl(fresh())),
+    ),
+    "anything but plain parameters": (
+        part(describe_key=hookimpl(_keyword_only)),
+        part(describe_key=hookimpl(fresh())),
+    ),
+    "a critical argument omitted": (
+        part(describe_key=hookimpl(_omits_timeout)),
+        part(describe_key=hookimpl(fresh())),
+    ),
+    "a critical argument defaulted": (
+        part(describe_key=hookimpl(_defaulted)),
+        part(describe_key=hookimpl(fresh())),
+    ),
+    "wrap without unwrap": (lambda: keys_lacking("unwrap_key"), keys_lacking),
+    "two implementations of a firstresult operation": ([Keys(), Keys()], [Keys()]),
+}
+"""Each refusal that the design names, and the same backend with the fault removed."""
+
+
+@pytest.mark.parametrize("fault", PAIRED)
+def test_fault_is_refused_and_its_removal_accepted(fault: str) -> None:
+    """The fault, and nothing else about the backend, is what is refused; then it answers."""
+    faulty, mended = (
+        each() if each.__class__.__name__ == "function" else each for each in PAIRED[fault]
+    )
+    with pytest.raises(PluginError):
+        bind(lambda: faulty)
+    assert bind(lambda: mended).describe_key("k").key_id == "id"
+
+
 @pytest.mark.parametrize("name", ["a decorated hook", "a hook over a decorator"])
 def test_decorated_hook_answers(name: str) -> None:
     """What was accepted is also asked."""
     assert bind(lambda: MENDED[name]).describe_key("k") is DESCRIPTION
 
 
+WHOLE: dict[str, tuple[type, type]] = {
+    "KeyHooks": (KeyHooks, Keys),
+    "BatchKeyHooks": (BatchKeyHooks, BatchKeys),
+    "RingHooks": (RingHooks, Rings),
+}
+"""Protocols whose operations come together, and a part that has them all."""
+
+
+def hooks_of(kind: type) -> dict[str, Any]:
+    """Return every hook that a part of the kind implements, by name."""
+    return {
+        name: value
+        for each in reversed(kind.__mro__)
+        for name, value in vars(each).items()
+        if hasattr(value, f"{PROJECT}_impl")
+    }
+
+
+def plain(kind: type, hooks: dict[str, Any]) -> type:
+    """Return a class that derives from no Protocol, as authors without type checkers write it."""
+    return type("Plain", (), hooks | {"__init__": kind.__init__})  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(
-    ("base", "lacks", "has"),
+    ("name", "lacks"),
     [
-        (Keys, "wrap_key", "unwrap_key"),
-        (Keys, "unwrap_key", "wrap_key"),
-        (Rings, "load_ring", "save_ring"),
-        (Rings, "save_ring", "load_ring"),
+        (name, lacks)
+        for name, (protocol, _) in WHOLE.items()
+        for lacks, member in vars(protocol).items()
+        if hasattr(member, f"{PROJECT}_spec")
     ],
 )
-def test_half_of_a_pair_is_refused(base: type, lacks: str, has: str) -> None:
-    """Who can wrap must unwrap, and who can load must save."""
-    whole = {name: value for name, value in vars(base).items() if hasattr(value, f"{PROJECT}_impl")}
-    half = {name: value for name, value in whole.items() if name != lacks}
-    assert has in half
-    init = {"__init__": base.__init__}  # type: ignore[misc]
-    with pytest.raises(PluginError, match="come together or not at all"):
-        bind(type("Half", (), half | init))
-    assert {lacks, has} <= bind(type("Whole", (), whole | init)).operations
+def test_half_of_what_comes_together_is_refused(name: str, lacks: str) -> None:
+    """Who can wrap must unwrap and describe, who can load must save, delete and list."""
+    kind = WHOLE[name][1]
+    hooks = hooks_of(kind)
+    half = {each: value for each, value in hooks.items() if each != lacks}
+    assert half.keys() | {lacks} == hooks.keys()
+    with pytest.raises(PluginError, match=f"lacks {lacks}: .* {name} come together") as caught:
+        bind(plain(kind, half))
+    assert caught.value.message.startswith("backend 'fake'")
+    assert hooks.keys() <= bind(plain(kind, hooks)).operations
+
+
+@pytest.mark.parametrize(
+    ("kind", "optional", "base"),
+    [
+        (BatchKeys, BatchKeyHooks, KeyHooks),
+        (BatchSecrets, BatchSecretHooks, SecretHooks),
+        (HistoryRings, RingHistoryHooks, RingHooks),
+    ],
+)
+def test_optional_hook_needs_what_it_adds_to(kind: type, optional: type, base: type) -> None:
+    """A batch of what cannot be done alone is refused, and so is a history of no rings."""
+    hooks = hooks_of(kind)
+    alone = {name: value for name, value in hooks.items() if name in vars(optional)}
+    assert alone
+    with pytest.raises(PluginError, match=r"(needs|lacks) ") as caught:
+        bind(plain(kind, alone))
+    assert caught.value.message.startswith("backend 'fake'")
+    rest = plain(kind, {name: value for name, value in hooks.items() if name in vars(base)})
+    beside = plain(kind, alone)
+    assert hooks.keys() <= bind(lambda: [rest(), beside()]).operations
 
 
 def test_parts_may_share_a_pair() -> None:

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ["click", "rich", "asyncio", "filelock"]
+HEAVY = ["click", "rich", "asyncio", "filelock", "importlib.metadata"]
+VENDORS = (
+    "boto3",
+    "botocore",
+    "hvac",
+    "azure",
+    "google",
+    "requests",
+    "httpx",
+    "aiohttp",
+    "urllib3",
+)
+"""Clients; none is a dependency, so each would be there by chance, or by a plugin."""
 
 IMPORT = "import sentra_kms"
 LOAD = """
@@ -59,6 +71,11 @@ def modules(code: str, *arguments: str) -> list[str]:
     return found
 
 
+def vendors(found: set[str]) -> list[str]:
+    """Return the modules of vendors' clients among those found."""
+    return sorted(name for name in found if name.split(".")[0] in VENDORS)
+
+
 @pytest.fixture
 def before() -> set[str]:
     """Return what an interpreter has before it runs anything, such as a coverage tracer."""
@@ -70,6 +87,7 @@ def test_import_is_light(before: set[str]) -> None:
     found = set(modules(IMPORT)) - before
     assert "sentra_kms.errors" in found
     assert found.isdisjoint(HEAVY)
+    assert not vendors(found)
     assert not [name for name in found if name.startswith("sentra_kms.backends")]
     assert "sentra_kms.runtime" not in found
     assert "cryptography" not in found
@@ -82,6 +100,7 @@ def test_load_of_a_built_in_type_is_light(kind: str, before: set[str], tmp_path:
     found = set(modules(LOAD, kind, str(tmp_path))) - before
     assert f"sentra_kms.backends.{kind}" in found
     assert found.isdisjoint(HEAVY)
+    assert not vendors(found)
     other = {"local": "memory", "memory": "local"}[kind]
     assert f"sentra_kms.backends.{other}" not in found
 
@@ -93,6 +112,7 @@ def test_load_of_a_file_is_light(before: set[str], tmp_path: Path) -> None:
     found = loaded - before
     assert "tomllib" in loaded
     assert found.isdisjoint(HEAVY)
+    assert not vendors(found)
     assert "sentra_kms.backends.memory" not in found
 
 
@@ -101,3 +121,12 @@ def test_heavy_module_would_be_seen(name: str, before: set[str]) -> None:
     """The tests above see such an import when there is one."""
     pytest.importorskip(name)
     assert name in set(modules(f"import {name}")) - before
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_vendors_module_would_be_seen(tmp_path: Path, name: str, before: set[str]) -> None:
+    """So they do with a vendor's client, here one of its name."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    code = f"sys.path.insert(0, sys.argv[1])\nimport {name}"
+    assert vendors(set(modules(code, str(tmp_path))) - before) == [name]

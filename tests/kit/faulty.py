@@ -9,6 +9,10 @@ from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 from tests.kit.service_backend import SERVICES, Service
 
 CAUGHT_BY = {
+    "batch binds one context": "test_batch_and_single_agree",
+    "batch drops a failed one": "test_batch_binds_each_context",
+    "batch fails for one": "test_batch_refuses_what_was_tampered_with",
+    "batch out of order": "test_batch_round_trip",
     "closes for all": "test_close_leaves_others_alone",
     "connects at once": "test_built_without_service",
     "deletes whatever is there": "test_stale_delete",
@@ -16,18 +20,24 @@ CAUGHT_BY = {
     "drops the context": "test_context_is_bound",
     "empty for a missing secret": "test_missing_secret",
     "first page only": "test_list_in_pages",
+    "first of a batch": "test_batch_of_secrets",
     "folds case": "test_tenants_that_differ_in_case",
     "foreign error for an unknown key": "test_odd_key_names",
     "ignores the revision": "test_stale_save",
     "keeps its connection": "test_fork",
     "keeps secrets": "test_changed_secret",
+    "keeps secrets of a batch": "test_batch_sees_a_changed_secret",
     "key in a log": "test_logs_show_no_secret",
+    "key of a batch in a log": "test_batch_shows_no_key",
     "key in an error": "test_errors_show_no_key",
     "key printed": "test_logs_show_no_secret",
     "one nonce": "test_wraps_differ",
     "pads": "test_other_sizes_do_not_come_back",
     "passes over options": "test_unknown_option",
     "passes over the end": "test_extended_is_refused",
+    "purges everybody": "test_purge_erases_or_tells",
+    "purges nothing": "test_purge_erases_or_tells",
+    "purges what is live": "test_purge_leaves_the_live_ring",
     "stale ring": "test_each_save_has_a_revision",
     "tampering is a foreign error": "test_every_byte_is_authenticated",
     "text documents": "test_any_bytes",
@@ -64,6 +74,11 @@ class Harness(BackendHarness):
 
     def change_secret(self, reference: str, data: bytes) -> None:
         self.service.secrets[Reference(reference).path] = data
+
+    def ring_history(self, tenant: str) -> set[bytes]:
+        live = self.service.rings.get(tenant)
+        old = self.service.replaced.get(tenant, [])
+        return {*old, *([live.document] if live else [])}
 
     def cut(self) -> None:
         self.service.away = True

@@ -11,6 +11,8 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,25 +23,41 @@ from sentra_kms.errors import (
     DecryptionFailed,
     KeyNotFound,
     KeyUnavailable,
+    KMSError,
     MalformedInput,
     SecretNotFound,
     ServiceUnavailable,
     TenantNotFound,
 )
-from sentra_kms.hookspecs import KeyHooks, PartHooks, RingHooks, SecretHooks, hookimpl
+from sentra_kms.hookspecs import (
+    BatchKeyHooks,
+    BatchSecretHooks,
+    KeyHooks,
+    PartHooks,
+    RingHistoryHooks,
+    RingHooks,
+    SecretHooks,
+    hookimpl,
+)
 from sentra_kms.hooktypes import (
     BackendSettings,
     BackendType,
     Finding,
     Host,
     KeyDescription,
+    Remainder,
     RingPage,
     SecretRequest,
     SecretValue,
     StoredRing,
+    UnwrapRequest,
     WrappedKey,
+    WrapRequest,
 )
 from sentra_kms.material import KeyMaterial
+
+_R = TypeVar("_R")
+_T = TypeVar("_T")
 
 
 class ServiceSettings(BackendSettings, frozen=True):
@@ -69,6 +87,7 @@ class Service:
         self.disabled: set[str] = set()
         self.secrets = {"platform": b"correct horse battery staple"}
         self.rings: dict[str, StoredRing] = {}
+        self.replaced: dict[str, list[bytes]] = {}
         self.saves = 0
         self.away = False
 
@@ -94,7 +113,25 @@ def create(settings: ServiceSettings, host: Host) -> list[object]:
     ]
 
 
-class Keys(KeyHooks, PartHooks):
+def _each(fault: str, requests: tuple[_R, ...], single: Callable[[_R], _T]) -> list[_T | KMSError]:
+    """Do for each request what the single hook does, or make the mistake."""
+    ends: list[_T | KMSError] = []
+    for request in requests:
+        try:
+            ends.append(single(request))
+        except (DecryptionFailed, MalformedInput, SecretNotFound) as error:
+            if fault == "batch fails for one":
+                raise
+            if fault != "batch drops a failed one":
+                ends.append(error)
+    if fault == "batch out of order":
+        ends.reverse()
+    if fault == "first of a batch":
+        ends = ends[:1] * len(ends)
+    return ends
+
+
+class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def __init__(self, service: Service, fault: str, host: Host) -> None:
         self._service = service
         self._fault = fault
@@ -139,6 +176,42 @@ class Keys(KeyHooks, PartHooks):
             raise DecryptionFailed("the service did not unwrap it") from None
 
     @hookimpl
+    def wrap_keys(
+        self, key: str, requests: tuple[WrapRequest, ...], timeout: float
+    ) -> list[WrappedKey | KMSError]:
+        self._cipher(key)
+        if self._fault == "key of a batch in a log":
+            self._logger.debug("wrapping %s", [each.material.reveal() for each in requests])
+        first = requests[0].context
+        return _each(
+            self._fault,
+            requests,
+            lambda each: self.wrap_key(
+                key,
+                each.material,
+                first if self._fault == "batch binds one context" else each.context,
+                timeout,
+            ),
+        )
+
+    @hookimpl
+    def unwrap_keys(
+        self, key: str, requests: tuple[UnwrapRequest, ...], timeout: float
+    ) -> list[KeyMaterial | KMSError]:
+        self._cipher(key)
+        first = requests[0].context
+        return _each(
+            self._fault,
+            requests,
+            lambda each: self.unwrap_key(
+                key,
+                each.wrapped,
+                first if self._fault == "batch binds one context" else each.context,
+                timeout,
+            ),
+        )
+
+    @hookimpl
     def describe_key(self, key: str, timeout: float) -> KeyDescription:
         self._cipher(key)
         version = "2" if self._fault == "describes another version" else "1"
@@ -169,7 +242,7 @@ class Keys(KeyHooks, PartHooks):
         return AESGCM(self._service.keys[key])
 
 
-class Secrets(SecretHooks, PartHooks):
+class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
     def __init__(self, service: Service, fault: str) -> None:
         self._service = service
         self._fault = fault
@@ -191,12 +264,28 @@ class Secrets(SecretHooks, PartHooks):
         return SecretValue(KeyMaterial(found))
 
     @hookimpl
+    def fetch_secrets(
+        self, requests: tuple[SecretRequest, ...], timeout: float
+    ) -> list[SecretValue | KMSError]:
+        ends = _each(self._fault, requests, lambda each: self.fetch_secret(each, timeout))
+        if self._fault == "keeps secrets of a batch":
+            for request, end in zip(requests, ends, strict=True):
+                if isinstance(end, SecretValue):
+                    self._kept.setdefault(request.reference.path, end.data.reveal())
+            kept = [self._kept.get(each.reference.path) for each in requests]
+            return [
+                end if data is None else SecretValue(KeyMaterial(data))
+                for data, end in zip(kept, ends, strict=True)
+            ]
+        return ends
+
+    @hookimpl
     def close(self) -> None:
         if self._fault == "closes for all":
             self._service.secrets.clear()
 
 
-class Rings(RingHooks, PartHooks):
+class Rings(RingHooks, RingHistoryHooks, PartHooks):
     def __init__(self, service: Service, fault: str) -> None:
         self._service = service
         self._fault = fault
@@ -218,6 +307,7 @@ class Rings(RingHooks, PartHooks):
                 self._expect(tenant, expected)
             self._service.saves += 1
             revision = str(self._service.saves)
+            self._replace(tenant)
             if self._fault == "text documents":
                 document = document.decode("utf-8", "replace").encode()
             self._service.rings[self._name(tenant)] = StoredRing(document, revision)
@@ -228,7 +318,21 @@ class Rings(RingHooks, PartHooks):
         with self._service.lock:
             if self._fault != "deletes whatever is there":
                 self._expect(tenant, expected)
+            self._replace(tenant)
             self._service.rings.pop(self._name(tenant), None)
+
+    @hookimpl
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        self._service.reach()
+        with self._service.lock:
+            if self._fault == "purges nothing":
+                return []
+            if self._fault == "purges what is live":
+                self._service.rings.pop(tenant, None)
+            if self._fault == "purges everybody":
+                self._service.replaced.clear()
+            self._service.replaced.pop(tenant, None)
+        return []
 
     @hookimpl
     def list_rings(self, cursor: str | None, limit: int, timeout: float) -> RingPage:
@@ -238,6 +342,11 @@ class Rings(RingHooks, PartHooks):
             return RingPage(tuple(found[: min(limit, 100)]), None)
         page = tuple(found[:limit])
         return RingPage(page, page[-1] if len(found) > limit else None)
+
+    def _replace(self, tenant: str) -> None:
+        found = self._service.rings.get(self._name(tenant))
+        if found is not None:
+            self._service.replaced.setdefault(tenant, []).append(found.document)
 
     def _name(self, tenant: str) -> str:
         return tenant.lower() if self._fault == "folds case" else tenant

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sentra_kms
-from sentra_kms.testing import BackendHarness, Bench
+from sentra_kms.testing import BackendConformance, BackendHarness, Bench
 from sentra_kms.testing.base import able, must, need, together
 
 ROOT = Path(sentra_kms.__file__).parents[1]
@@ -23,7 +23,11 @@ try:
 except ImportError as error:
     print(error)
 """
-_ARGUMENTS = {"disable_key": ("tenants",), "change_secret": ("env://X", b"x")}
+_ARGUMENTS = {
+    "disable_key": ("tenants",),
+    "change_secret": ("env://X", b"x"),
+    "ring_history": ("acme",),
+}
 
 
 class Bare(BackendHarness):
@@ -36,7 +40,8 @@ class Able(Bare):
 
 
 @pytest.mark.parametrize(
-    "ability", ["kek", "second_kek", "disable_key", "secret", "change_secret", "cut"]
+    "ability",
+    ["kek", "second_kek", "disable_key", "secret", "change_secret", "ring_history", "cut"],
 )
 def test_lacking_ability_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ability: str
@@ -81,6 +86,18 @@ def test_together_gives_ends_in_order() -> None:
     first, second, third = together(3, work)
     assert (first, third) == (0, 2)
     assert isinstance(second, KeyError)
+
+
+def test_no_check_hides_another() -> None:
+    """Joined in one class, no check and no fixture takes the place of another's of that name."""
+    names = [
+        name
+        for kind in BackendConformance.__mro__
+        for name in vars(kind)
+        if kind.__module__.startswith("sentra_kms.testing.") and not name.startswith("_")
+    ]
+    assert len(names) > 60
+    assert [name for name in names if names.count(name) > 1] == []
 
 
 def test_without_pytest() -> None:

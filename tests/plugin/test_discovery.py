@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import sentra_kms
-from sentra_kms import ConfigurationError, KMSError, PluginError
+from sentra_kms import ConfigurationError, KMSError, PluginError, Reference
 from sentra_kms.discovery import find_create, find_type, installed_types, registered_module
 from tests.plugin.distributions import install
 
@@ -225,6 +226,8 @@ def test_two_distributions_of_one_type(site: Path) -> None:
     message = refusal(ConfigurationError, lambda: find_type("acme"))
     assert "acme-kms 3.1 and sentra-kms-acme 1.0: uninstall all but one" in message
     assert "acme_register" not in sys.modules
+    message = refusal(ConfigurationError, lambda: sentra_kms.load(configured(), "dev"))
+    assert message.endswith("uninstall all but one")
 
 
 def test_one_distribution_found_twice(
@@ -246,6 +249,8 @@ def test_unknown_type(site: Path) -> None:
     assert "acme (sentra-kms-acme 1.0)" in message
     assert "install the distribution" in message
     assert "did you mean 'memory'?" in message
+    message = refusal(ConfigurationError, lambda: sentra_kms.load(configured("acmee"), "dev"))
+    assert "did you mean 'acme'?" in message
 
 
 def test_missing_sdk(site: Path) -> None:
@@ -296,6 +301,7 @@ def test_create_whose_import_raises(site: Path) -> None:
         ('address = "a"\nretries = "3"', "Expected `int`, got `str` - at `retries`"),
         ('address = "a"\nretries = 3.5', "Expected `int`, got `float` - at `retries`"),
         ('address = "a"\ntoken = "hunter2-correct-horse"', "not a reference: write BACKEND://PATH"),
+        ('address = "a"\ntoken = "hunter2-correct-horse"', "e.g. file:///run/secrets/NAME"),
         ('address = "a"\ntimeout = "soon"', "timeout: a duration is written like"),
     ],
 )
@@ -320,6 +326,36 @@ def test_settings_reach_create(site: Path) -> None:
     sentra_kms.load(configured(token="env://TOKEN"), "dev").close()
     (settings,) = sys.modules["acme_backend"].seen
     assert (settings.address, settings.token, settings.retries) == ("here", "env://TOKEN", 3)
+
+
+@pytest.mark.parametrize("development", [True, False])
+def test_what_the_host_lends(site: Path, tmp_path: Path, *, development: bool) -> None:
+    """`create` gets its backend's name, environment, clock, logger, paths and secrets."""
+    bring(
+        site,
+        backend=BACKEND.replace("return Secrets()", "seen.append(host)\n    return Secrets()")
+        + "\nseen = []\n",
+    )
+    file = tmp_path / "sentra-kms.toml"
+    file.write_text(
+        f'[eu]\ndevelopment = {str(development).lower()}\n[eu.backends.acme-eu]\ntype = "acme"\n'
+        f'address = "a"\ntoken = "file://{tmp_path}/token"\n'
+        '[eu.backends.acme-us]\ntype = "acme"\naddress = "b"\n'
+    )
+    token = tmp_path / "token"
+    token.touch(0o600)
+    with sentra_kms.load(file, "eu"):
+        host, other = sys.modules["acme_backend"].seen
+        assert (host.name, other.name) == ("acme-eu", "acme-us")
+        assert (host.environment, host.development) == ("eu", development)
+        assert abs(host.clock() - time.time()) < 3600
+        assert host.logger.name == "sentra_kms.backends.acme-eu"
+        assert host.resolve("keys") == str(tmp_path / "keys")
+        assert host.state == {}
+        assert host.state is not other.state
+        for value in (b"first", b"rotated"):
+            token.write_bytes(value)
+            assert host.secret(Reference(f"file://{token}")).reveal() == value
 
 
 def test_only_named_types_are_imported(site: Path) -> None:

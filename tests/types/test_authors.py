@@ -21,13 +21,18 @@ ROOT = Path(sentra_kms.__file__).parents[1]
 GOOD = """
 from __future__ import annotations
 
-from sentra_kms import KeyMaterial, Reference
+from collections.abc import Sequence
+
+from sentra_kms import KeyMaterial, KMSError, Reference
 from sentra_kms.context import WrapContext
 from sentra_kms.events import Event
 from sentra_kms.hookspecs import (
+    BatchKeyHooks,
+    BatchSecretHooks,
     KeyHooks,
     ObserverHooks,
     PartHooks,
+    RingHistoryHooks,
     RingHooks,
     SecretHooks,
     hookimpl,
@@ -38,11 +43,14 @@ from sentra_kms.hooktypes import (
     Finding,
     Host,
     KeyDescription,
+    Remainder,
     RingPage,
     SecretRequest,
     SecretValue,
     StoredRing,
+    UnwrapRequest,
     WrappedKey,
+    WrapRequest,
 )
 from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 
@@ -58,7 +66,7 @@ def backend_type() -> BackendType:
     return BackendType(api=(1, 0), settings=Settings, create="acme:create", summary="Acme")
 
 
-class Keys(KeyHooks, PartHooks):
+class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def __init__(self, settings: Settings, host: Host) -> None:
         self._token = host.secret(settings.token)
 
@@ -79,17 +87,39 @@ class Keys(KeyHooks, PartHooks):
         return KeyDescription(key, None)
 
     @hookimpl
+    def wrap_keys(
+        self, key: str, requests: tuple[WrapRequest, ...], timeout: float
+    ) -> list[WrappedKey]:
+        return [self.wrap_key(key, each.material, each.context, timeout) for each in requests]
+
+    @hookimpl
+    def unwrap_keys(
+        self, key: str, requests: tuple[UnwrapRequest, ...], timeout: float
+    ) -> Sequence[KeyMaterial | KMSError]:
+        return [KeyMaterial(each.wrapped.ciphertext) for each in requests]
+
+    @hookimpl
     def check(self, timeout: float) -> list[Finding]:
         return [Finding("ok", "keys", "are there")]
 
 
-class Secrets(SecretHooks, PartHooks):
+class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
+    @hookimpl
+    def fetch_secrets(
+        self, requests: tuple[SecretRequest, ...], timeout: float
+    ) -> list[SecretValue | KMSError]:
+        return [self.fetch_secret(each, timeout) for each in requests]
+
     @hookimpl
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
         return SecretValue(KeyMaterial(request.reference.path.encode()))
 
 
-class Rings(RingHooks, PartHooks):
+class Rings(RingHooks, RingHistoryHooks, PartHooks):
+    @hookimpl
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        return [Remainder("backups", None)]
+
     @hookimpl
     def load_ring(self, tenant: str, timeout: float) -> StoredRing:
         return StoredRing(b"document", "1")
@@ -153,7 +183,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "drops the timeout": (
         "def fetch_secret(self, request: SecretRequest, timeout: float)",
         "def fetch_secret(self, request: SecretRequest)",
-        "def fetch_secret",
+        "def fetch_secret(",
     ),
     "mistypes an argument": (
         "self, tenant: str, document: bytes, expected: str | None",
@@ -176,6 +206,26 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "def audit_event(self, event: Event)",
         "def audit_event(self, event: Event, more: int)",
         "def audit_event",
+    ),
+    "drops the timeout of a batch": (
+        "key: str, requests: tuple[UnwrapRequest, ...], timeout: float",
+        "key: str, requests: tuple[UnwrapRequest, ...]",
+        "def unwrap_keys",
+    ),
+    "mistypes the requests of a batch": (
+        "self, requests: tuple[SecretRequest, ...], timeout",
+        "self, requests: tuple[str, ...], timeout",
+        "def fetch_secrets",
+    ),
+    "has a foreign error among the ends of a batch": (
+        ") -> list[SecretValue | KMSError]:",
+        ") -> list[SecretValue | OSError]:",
+        "def fetch_secrets",
+    ),
+    "says nothing of what remains": (
+        "timeout: float) -> list[Remainder]:",
+        "timeout: float) -> None:",
+        "def purge_ring_history",
     ),
     "lacks a method": (UNWRAP, "", "return [Keys(settings, host)"),
     "returns another type": (

@@ -8,6 +8,7 @@ from sentra_kms.testing import (
     BackendConformance,
     BackendHarness,
     RingConformance,
+    RingHistoryConformance,
     RingRaceConformance,
     WholeConformance,
 )
@@ -38,5 +39,5 @@ class TestToy(BackendConformance):
     harness = Harness
 
 
-class TestRings(RingConformance, RingRaceConformance, WholeConformance):
+class TestRings(RingConformance, RingRaceConformance, RingHistoryConformance, WholeConformance):
     harness = RingsHarness

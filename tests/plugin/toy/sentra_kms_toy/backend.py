@@ -15,12 +15,30 @@ from sentra_kms import (
     DecryptionFailed,
     KeyMaterial,
     KeyNotFound,
+    KMSError,
     MalformedInput,
     TenantNotFound,
 )
 from sentra_kms.context import WrapContext
-from sentra_kms.hookspecs import KeyHooks, PartHooks, RingHooks, hookimpl
-from sentra_kms.hooktypes import Finding, Host, KeyDescription, RingPage, StoredRing, WrappedKey
+from sentra_kms.hookspecs import (
+    BatchKeyHooks,
+    KeyHooks,
+    PartHooks,
+    RingHistoryHooks,
+    RingHooks,
+    hookimpl,
+)
+from sentra_kms.hooktypes import (
+    Finding,
+    Host,
+    KeyDescription,
+    Remainder,
+    RingPage,
+    StoredRing,
+    UnwrapRequest,
+    WrappedKey,
+    WrapRequest,
+)
 
 from .register import ToySettings
 
@@ -64,7 +82,7 @@ def create(settings: ToySettings, host: Host) -> list[object]:
     return parts
 
 
-class Keys(KeyHooks, PartHooks):
+class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     """AES-256-GCM under the KEK, the wrap context as associated data."""
 
     def __init__(self, login: Login, name: str) -> None:
@@ -76,23 +94,39 @@ class Keys(KeyHooks, PartHooks):
         self, key: str, material: KeyMaterial, context: WrapContext, timeout: float
     ) -> WrappedKey:
         """Encrypt."""
-        if len(material.reveal()) != 32:
-            raise MalformedInput("a tenant key has 32 bytes")
-        nonce = os.urandom(12)
-        sealed = self._kek(key).encrypt(nonce, material.reveal(), context.canonical)
-        return WrappedKey(nonce + sealed, key_id=f"toy/{key}", key_version="1")
+        return _seal(self._kek(key), key, material, context)
 
     @hookimpl
     def unwrap_key(
         self, key: str, wrapped: WrappedKey, context: WrapContext, timeout: float
     ) -> KeyMaterial:
         """Decrypt."""
-        kek, blob = self._kek(key), wrapped.ciphertext
-        try:
-            return KeyMaterial(kek.decrypt(blob[:12], blob[12:], context.canonical))
-        except (InvalidTag, ValueError):
-            pass
-        raise DecryptionFailed(f"'{self._name}:{key}' cannot unwrap the tenant key")
+        material = _open(self._kek(key), wrapped, context)
+        if material is None:
+            raise self._no(key)
+        return material
+
+    @hookimpl
+    def wrap_keys(
+        self, key: str, requests: tuple[WrapRequest, ...], timeout: float
+    ) -> list[WrappedKey | KMSError]:
+        """Encrypt each, after one login."""
+        kek = self._kek(key)
+        return [
+            _seal(kek, key, each.material, each.context)
+            if len(each.material.reveal()) == 32
+            else MalformedInput("a tenant key has 32 bytes")
+            for each in requests
+        ]
+
+    @hookimpl
+    def unwrap_keys(
+        self, key: str, requests: tuple[UnwrapRequest, ...], timeout: float
+    ) -> list[KeyMaterial | KMSError]:
+        """Decrypt each, after one login."""
+        kek = self._kek(key)
+        opened = [_open(kek, each.wrapped, each.context) for each in requests]
+        return [self._no(key) if material is None else material for material in opened]
 
     @hookimpl
     def describe_key(self, key: str, timeout: float) -> KeyDescription:
@@ -107,6 +141,9 @@ class Keys(KeyHooks, PartHooks):
             Finding("ok", f"{self._name}:{name}", "is there") for name in self._login.service().keks
         ]
 
+    def _no(self, key: str) -> DecryptionFailed:
+        return DecryptionFailed(f"'{self._name}:{key}' cannot unwrap the tenant key")
+
     def _kek(self, key: str) -> AESGCM:
         found = self._login.service().keks.get(key)
         if found is None:
@@ -114,7 +151,23 @@ class Keys(KeyHooks, PartHooks):
         return found
 
 
-class Rings(RingHooks, PartHooks):
+def _seal(kek: AESGCM, name: str, material: KeyMaterial, context: WrapContext) -> WrappedKey:
+    if len(material.reveal()) != 32:
+        raise MalformedInput("a tenant key has 32 bytes")
+    nonce = os.urandom(12)
+    sealed = kek.encrypt(nonce, material.reveal(), context.canonical)
+    return WrappedKey(nonce + sealed, key_id=f"toy/{name}", key_version="1")
+
+
+def _open(kek: AESGCM, wrapped: WrappedKey, context: WrapContext) -> KeyMaterial | None:
+    blob = wrapped.ciphertext
+    try:
+        return KeyMaterial(kek.decrypt(blob[:12], blob[12:], context.canonical))
+    except (InvalidTag, ValueError):
+        return None
+
+
+class Rings(RingHooks, RingHistoryHooks, PartHooks):
     """A dict, changed under a lock; a revision is the number of the save."""
 
     def __init__(self, login: Login) -> None:
@@ -146,6 +199,12 @@ class Rings(RingHooks, PartHooks):
         with self._lock:
             _compare(service, tenant, expected)
             del service.rings[tenant]
+
+    @hookimpl
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        """Say that nothing remains: a save leaves nothing of what it replaced."""
+        self._login.service()
+        return []
 
     @hookimpl
     def list_rings(self, cursor: str | None, limit: int, timeout: float) -> RingPage:
