@@ -13,6 +13,7 @@ FILE_NAME = "sentra-kms.toml"
 FILE_VARIABLE = "SENTRA_KMS_CONFIG"
 ENVIRONMENT_VARIABLE = "SENTRA_KMS_ENV"
 
+_MAPPING = "the mapping passed to load()"
 Table = dict[str, object]
 
 
@@ -28,9 +29,13 @@ class ConfigFile:
     def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
         """Read a path, a mapping, or the file that the environment or directory has."""
         if isinstance(source, Mapping):
-            with suppress(RecursionError):
-                return cls("the mapping passed to load()", os.getcwd(), _plain(source))
-            raise ConfigurationError("the mapping passed to load() is nested without end")
+            try:
+                return cls(_MAPPING, os.getcwd(), _plain(source, ()))
+            except RecursionError:
+                failure = f"{_MAPPING} is nested without end"
+            except ConfigurationError as error:
+                failure = error.message
+            raise ConfigurationError(failure)  # anew: frames below hold values
         if source is not None and not isinstance(source, (str, os.PathLike)):
             raise MalformedInput(
                 f"a configuration is a path, a mapping or None, not {type(source).__name__}"
@@ -63,6 +68,8 @@ class ConfigFile:
 
     def choose(self, asked: str | None) -> str:
         """Return the name of the environment that is meant."""
+        if asked is not None and not isinstance(asked, str):
+            raise MalformedInput(f"an environment is named by text, not {type(asked).__name__}")
         environments = self.environments()
         default = self._default(environments)
         name = asked or os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -123,12 +130,40 @@ class ConfigFile:
         return name
 
 
-def _plain(table: Mapping[str, object]) -> Table:
+def _plain(table: Mapping[str, object], way: tuple[str, ...]) -> Table:
     """Copy tables of any kind of mapping, so that nothing changes while they are read."""
-    return {
-        key: _plain(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-    }
+    return {_key(key, way): _plain_value(value, (*way, key)) for key, value in table.items()}
+
+
+def _plain_value(value: object, way: tuple[str, ...]) -> object:
+    if isinstance(value, Mapping):
+        return _plain(cast("Mapping[str, object]", value), way)
+    if isinstance(value, (list, tuple)):
+        return [_plain_value(item, way) for item in cast("Iterable[object]", value)]
+    if isinstance(value, str):
+        _refuse_half_a_character(value, way)
+    return value
+
+
+def _key(key: object, way: tuple[str, ...]) -> str:
+    if not isinstance(key, str):
+        raise ConfigurationError(
+            f"{_MAPPING}: a key {_at(way)} is {type(key).__name__}, and keys are text: quote it "
+            "where it was written"
+        )
+    _refuse_half_a_character(key, way)
+    return key
+
+
+def _refuse_half_a_character(text: str, way: tuple[str, ...]) -> None:
+    with suppress(UnicodeEncodeError):  # which holds the text
+        text.encode("utf-8")
+        return
+    raise ConfigurationError(f"{_MAPPING}: text {_at(way)} has a lone surrogate")
+
+
+def _at(way: tuple[str, ...]) -> str:
+    return f"in [{'.'.join(way)}]" if way else "at the top"
 
 
 def is_table(value: object) -> TypeGuard[Table]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 
 from sentra_kms.errors import MalformedInput
+from sentra_kms.material import KeyMaterial
 
 
 def u32(number: int) -> bytes:
@@ -38,10 +39,15 @@ def strict_base64(text: bytes) -> bytes:
     >>> strict_base64(b"YWI=")
     b'ab'
     """
+    return secret_base64(KeyMaterial(text)).reveal()
+
+
+def secret_base64(text: KeyMaterial) -> KeyMaterial:
+    """Decode a secret as `strict_base64` does, without a frame that shows it."""
     try:
-        data = binascii.a2b_base64(text, strict_mode=True)
+        data = KeyMaterial(binascii.a2b_base64(text.reveal(), strict_mode=True))
     except binascii.Error:
         data = None
-    if data is None or binascii.b2a_base64(data, newline=False) != text:
+    if data is None or binascii.b2a_base64(data.reveal(), newline=False) != text.reveal():
         raise MalformedInput("not standard, padded base64 (RFC 4648 section 4)")
     return data

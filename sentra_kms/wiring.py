@@ -9,7 +9,7 @@ from functools import partial
 
 from sentra_kms.binding import Binding
 from sentra_kms.config import references_in
-from sentra_kms.encoding import strict_base64
+from sentra_kms.encoding import secret_base64
 from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
 from sentra_kms.events import Event
 from sentra_kms.hooktypes import Host, SecretRequest
@@ -163,7 +163,7 @@ def _closed(binding: Binding) -> KMSError | None:
 def _decode_auth_key(text: KeyMaterial, reference: Reference) -> KeyMaterial:
     raw: KeyMaterial | None = None
     with suppress(MalformedInput):
-        raw = KeyMaterial(strict_base64(_without_newline(text).reveal()))
+        raw = secret_base64(_without_newline(text))
     if raw is None or len(raw.reveal()) != _AUTH_KEY_SIZE:
         raise ConfigurationError(
             f"{reference} authenticates rings: it must hold standard base64 of exactly "

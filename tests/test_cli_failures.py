@@ -252,6 +252,24 @@ def test_closed_standard_streams(line: str, code: int, reason: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("nope", 2),
+        ("tenant create", 2),
+        ("tenant show nosuch", 4),
+        ("tenant show nosuch --json", 4),
+    ],
+)
+def test_closed_standard_error(arguments: str, code: int) -> None:
+    """What nobody is there to read is not written among the output instead."""
+    words = f"{sys.executable} -m sentra_kms.cli {arguments} 2>&-"
+    done = subprocess.run(
+        ["sh", "-c", words], capture_output=True, env=child_environment(), check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra(missing: str) -> None:
     """One line says what to install."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
 import sentra_kms
+from sentra_kms.cli.app import app
+from tests.ground.bare_keys import Watch
 from tests.test_cli_support import error_of, on_terminal, process, run, run_json
 
 
@@ -88,6 +92,29 @@ def test_json(tmp_path: Path) -> None:
     result = run("keygen", "--raw", "--json")
     assert result.exit_code == 2
     assert error_of(result)["type"] == "UsageError"
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--raw"], ["--json"], ["--output", "key"], ["--output", "key", "--raw"]]
+)
+@pytest.mark.parametrize(("disk", "code"), [("/dev/null", 0), ("/dev/full", 16)])
+def test_no_frame_holds_the_key(
+    options: list[str], disk: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it is written nor when the output does not take it."""
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    if code:
+        monkeypatch.setattr(os, "fsync", full)
+    with io.TextIOWrapper(open(disk, "wb", buffering=0), write_through=True) as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with Watch() as watch, pytest.raises(SystemExit) as ended:
+            app(["keygen", *options])
+    assert ended.value.code == code
+    assert watch.seen > 0
+    assert watch.found == set()
 
 
 def test_the_terminal_gets_a_hint_beside_the_key() -> None:

@@ -248,13 +248,65 @@ def test_bash_reads_the_script() -> None:
 )
 def test_completions(typed: str, offered: str) -> None:
     """What the script asks for is answered."""
+    assert completed(typed) == [f"plain,{offered}"]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "sentra-kms --config sen",
+        "sentra-kms tenant show --config sen",
+        "sentra-kms init sen",
+        "sentra-kms encrypt acme --in sen",
+        "sentra-kms decrypt acme --out sen",
+        "sentra-kms keygen --output sen",
+        "sentra-kms config schema --output sen",
+    ],
+)
+def test_names_of_files_are_completed(typed: str) -> None:
+    """The shell is told to look among its files."""
+    assert completed(typed) == ["file,sen"]
+
+
+@pytest.mark.parametrize("before", ["", "--config other.toml"])
+@pytest.mark.parametrize("after", ["--env ", "tenant show --env "])
+def test_names_of_environments_are_completed(
+    before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of the configuration that is meant, by then."""
+    monkeypatch.chdir(tmp_path)
+    Path("sentra-kms.toml").write_text("[production]\n[preview]\n[shared]\n", encoding="utf-8")
+    Path("other.toml").write_text("[staging]\n", encoding="utf-8")
+    typed = f"sentra-kms {before} {after}"
+    names = ["staging"] if before else ["production", "preview"]
+    assert completed(typed) == [f"plain,{name}" for name in names]
+    assert completed(typed + "pro") == [f"plain,{name}" for name in names if name[:3] == "pro"]
+
+
+@pytest.mark.parametrize("content", [None, "not TOML", "a = 1"])
+def test_broken_configuration_completes_nothing(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who is typing is told what is wrong with a file."""
+    monkeypatch.chdir(tmp_path)
+    Path("sentra-kms.toml").unlink(missing_ok=True)
+    if content is not None:
+        Path("sentra-kms.toml").write_text(content, encoding="utf-8")
+    assert completed("sentra-kms --env ") == []
+
+
+def completed(typed: str) -> list[str]:
+    """Return what is offered for the last word, which may be empty."""
     words = typed.split()
     done = subprocess.run(
         command(),
         capture_output=True,
         env=child_environment(
-            _SENTRA_KMS_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1)
+            _SENTRA_KMS_COMPLETE="bash_complete",
+            COMP_WORDS=typed,
+            COMP_CWORD=str(len(words) - (not typed.endswith(" "))),
         ),
         check=False,
     )
-    assert done.stdout.decode().split() == [f"plain,{offered}"]
+    assert done.stderr == b""
+    return done.stdout.decode().split()

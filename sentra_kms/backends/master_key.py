@@ -99,7 +99,7 @@ def read_master_key(source: KeyMaterial, *, where: str, development: bool) -> Ma
     printable ASCII. Outside development text must be hex or base64 of 32 bytes or more: a net
     against pass-phrases. Raises `ConfigurationError` naming `where`, never the key.
     """
-    stripped = KeyMaterial(_strip_newline(source.reveal()))
+    stripped = _strip_newline(source)
     size = len(stripped.reveal())
     if size < MIN_MASTER_KEY:
         raise ConfigurationError(
@@ -113,12 +113,12 @@ def read_master_key(source: KeyMaterial, *, where: str, development: bool) -> Ma
     return MasterKey(stripped)
 
 
-def _strip_newline(raw: bytes) -> bytes:
+def _strip_newline(key: KeyMaterial) -> KeyMaterial:
     for ending in (b"\r\n", b"\n"):
-        if raw.endswith(ending):
-            body = raw[: -len(ending)]
-            return body if all(0x20 <= byte <= 0x7E for byte in body) else raw
-    return raw
+        if key.reveal().endswith(ending):
+            body = KeyMaterial(key.reveal().removesuffix(ending))
+            return body if all(0x20 <= byte <= 0x7E for byte in body.reveal()) else key
+    return key
 
 
 def _is_text(key: KeyMaterial) -> bool:

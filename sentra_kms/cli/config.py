@@ -8,7 +8,7 @@ import click
 
 from sentra_kms.cli.files import PUBLIC, replace_file
 from sentra_kms.cli.output import printable, write_json, write_line
-from sentra_kms.cli.session import Session, json_option
+from sentra_kms.cli.session import Session, file_names, json_option
 from sentra_kms.schema import config_schema
 
 
@@ -20,7 +20,10 @@ def config() -> None:
 
 @config.command()
 @click.option(
-    "--output", metavar="FILE", help="Write to a file, overwriting it, instead of standard output."
+    "--output",
+    metavar="FILE",
+    shell_complete=file_names,
+    help="Write to a file, overwriting it, instead of standard output.",
 )
 @json_option
 @click.pass_obj

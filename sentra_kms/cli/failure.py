@@ -54,7 +54,8 @@ def report(error: Exception, *, json: bool) -> int:
     """Tell standard error what went wrong, and return the exit code."""
     if isinstance(error, click.UsageError) and not json:
         with suppress(OSError):
-            error.show()
+            if sys.stderr is not None:  # else click shows it on standard output
+                error.show()
         return exits.USAGE
     if isinstance(error, KMSError):
         _write(error_info(error), _background(error), json=json)

@@ -13,6 +13,7 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from sentra_kms.cli.output import from_terminal, hint
 from sentra_kms.errors import AlreadyExists, MalformedInput
+from sentra_kms.material import KeyMaterial
 
 STANDARD = "-"
 PRIVATE = 0o600
@@ -32,7 +33,7 @@ def read_input(path: str, limit: int) -> bytes:
         return _bounded(file, path, limit)
 
 
-def create_file(path: str, data: bytes, mode: int) -> None:
+def create_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     """Write a file that must not exist yet, of exactly this mode; also a link is in the way."""
     with suppress(FileExistsError), _named(path):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -88,10 +89,10 @@ def _too_large(name: str, limit: int) -> NoReturn:
     )
 
 
-def _fill(file: int, data: bytes, mode: int) -> None:
+def _fill(file: int, data: bytes | KeyMaterial, mode: int) -> None:
     with os.fdopen(file, "wb") as stream:
         os.fchmod(file, mode)  # whatever the umask is
-        stream.write(data)
+        stream.write(data.reveal() if isinstance(data, KeyMaterial) else data)
         stream.flush()
         os.fsync(file)
 

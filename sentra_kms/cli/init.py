@@ -10,14 +10,14 @@ import click
 
 from sentra_kms.cli.files import PUBLIC, create_file, replace_file
 from sentra_kms.cli.output import printable, write_command, write_json, write_line
-from sentra_kms.cli.session import Session, json_option
+from sentra_kms.cli.session import Session, file_names, json_option
 from sentra_kms.cli.template import SCHEMA_NAME, config_text
 from sentra_kms.config_file import FILE_NAME
 from sentra_kms.errors import AlreadyExists
 
 
 @click.command()
-@click.argument("path", default=FILE_NAME)
+@click.argument("path", default=FILE_NAME, shell_complete=file_names)
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 @json_option
 @click.pass_obj

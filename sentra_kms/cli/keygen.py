@@ -9,7 +9,7 @@ import click
 
 from sentra_kms.cli.files import PRIVATE, create_file
 from sentra_kms.cli.output import hint, to_terminal, write, write_json
-from sentra_kms.cli.session import Session, json_option
+from sentra_kms.cli.session import Session, file_names, json_option
 from sentra_kms.material import KeyMaterial
 
 _SIZE = 32
@@ -21,7 +21,10 @@ whoever has it can open every key ring, and without it nobody can."""
 @click.command()
 @click.option("--raw", is_flag=True, help="The 32 bytes themselves instead of base64.")
 @click.option(
-    "--output", metavar="FILE", help="Write to a new file of mode 600 instead of standard output."
+    "--output",
+    metavar="FILE",
+    shell_complete=file_names,
+    help="Write to a new file of mode 600 instead of standard output.",
 )
 @json_option
 @click.pass_obj
@@ -41,12 +44,12 @@ def keygen(session: Session, *, raw: bool, output: str | None) -> None:
     text = KeyMaterial(b64encode(key.reveal()))
     data = key if raw else KeyMaterial(text.reveal() + b"\n")
     if output is not None:
-        create_file(output, data.reveal(), PRIVATE)
+        create_file(output, data, PRIVATE)
         hint(f"Wrote {output}, mode 600.")
         if session.json:
             write_json({"path": output})
     elif session.json:
-        write_json({"key": text.reveal().decode("ascii")})
+        write(KeyMaterial(b'{"key":"' + text.reveal() + b'"}\n'))
     else:
-        write(data.reveal())
+        write(data)
     hint(_KEEP_IT)

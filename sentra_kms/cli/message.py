@@ -10,7 +10,7 @@ import click
 
 from sentra_kms.cli.files import PRIVATE, STANDARD, read_input, replace_file
 from sentra_kms.cli.output import to_terminal, write, write_json
-from sentra_kms.cli.session import Session, config_options
+from sentra_kms.cli.session import Session, config_options, file_names
 from sentra_kms.encoding import strict_base64
 from sentra_kms.errors import MalformedInput
 from sentra_kms.keys.message import MAGIC, MAX_PLAINTEXT, OVERHEAD
@@ -53,6 +53,7 @@ def _message_options(command: _Command) -> _Command:
             "target",
             default=STANDARD,
             metavar="FILE|-",
+            shell_complete=file_names,
             help="Output, written whole or not at all, mode 600.  [default: standard output]",
         ),
         click.option(
@@ -60,6 +61,7 @@ def _message_options(command: _Command) -> _Command:
             "source",
             default=STANDARD,
             metavar="FILE|-",
+            shell_complete=file_names,
             help="Input, at most 64 MiB.  [default: standard input]",
         ),
         click.argument("tenant"),

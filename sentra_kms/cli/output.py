@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import click
 import msgspec
 
+from sentra_kms.material import KeyMaterial
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def write(data: bytes) -> None:
+def write(data: bytes | KeyMaterial) -> None:
     """Write bytes to standard output, at once, so that a failure is noticed here."""
     _must_be_open(sys.stdout)
     try:
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(data.reveal() if isinstance(data, KeyMaterial) else data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise

@@ -9,8 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 import sentra_kms
+from sentra_kms.config_file import ConfigFile
+from sentra_kms.errors import KMSError
 from sentra_kms.runtime import KMS
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -53,6 +56,23 @@ def wants_json(arguments: Sequence[str]) -> bool:
     return "--json" in options
 
 
+def file_names(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _environments(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    try:
+        names = ConfigFile.read(context.ensure_object(Session).config).environments()
+    except KMSError:  # who is typing is not told; the command will say it
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def json_option(command: _Command) -> _Command:
     """Add `--json`, whose effect is in `wants_json`."""
     return click.option(
@@ -69,6 +89,7 @@ def config_options(command: _Command) -> _Command:
             metavar="NAME",
             expose_value=False,
             callback=_keep_environment,
+            shell_complete=_environments,
             help="Environment in it.  [default: SENTRA_KMS_ENV, then default_environment]",
         ),
         click.option(
@@ -76,6 +97,7 @@ def config_options(command: _Command) -> _Command:
             metavar="PATH",
             expose_value=False,
             callback=_keep_config,
+            shell_complete=file_names,
             help="Configuration file.  [default: SENTRA_KMS_CONFIG, then ./sentra-kms.toml]",
         ),
     ):

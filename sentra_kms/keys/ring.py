@@ -96,7 +96,7 @@ class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Ring)
-_format_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _WrittenWrap(msgspec.Struct):
@@ -194,7 +194,7 @@ def _check_version(version: Version, tenant: str) -> None:
 
 def _explain(payload: bytes, error: str) -> str:
     try:
-        found = _format_decoder.decode(payload).get("format")
+        found = _fields_decoder.decode(payload).get("format")
     except (msgspec.MsgspecError, ValueError, RecursionError):
         found = None
     if found is not None and bytes(found) != str(FORMAT).encode("ascii"):

@@ -201,8 +201,8 @@ class Renewal:
             return version
         wraps = {wrap.kek: wrap for wrap in version.wraps if wrap.kek in self._keks}
         kept = {kek: wrap for kek, wrap in wraps.items() if self._is_current(wrap)}
-        if len(kept) == len(self._keks) == len(version.wraps) and not version.missing:
-            return version
+        if len(kept) == len(self._keks) == len(version.wraps):
+            return msgspec.structs.replace(version, missing=()) if version.missing else version
         material, opened = self._unwrap_by.unwrap_by(version, where)
         for kek in self._keks:
             unseen = kek in kept and kek != opened

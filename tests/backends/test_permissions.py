@@ -533,6 +533,41 @@ def test_odd_lock_file_is_refused_by_its_own_name(
     unprivileged(work)
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o602, 0o666], ids=oct)
+def test_lock_file_with_a_wider_mode_is_refused(site: Site, mode: int) -> None:
+    """Who may open it may hold it, and keep every writer waiting."""
+
+    def work() -> None:
+        site.open().keys.create("acme")
+        before = site.document()
+        lock = site.directory / ".acme.lock"
+        lock.chmod(mode)
+        text = denied(lambda: site.open().keys.rotate("acme"))
+        assert f"{lock} has mode {mode:o}" in text
+        assert site.document() == before
+        lock.chmod(0o600)
+        assert site.open().keys.rotate("acme").primary == 2
+
+    unprivileged(work)
+
+
+@needs_root
+def test_lock_file_of_another_owner_is_refused(site: Site) -> None:
+    """Its owner could hold it, or put another in its place, so that two writers meet."""
+    unprivileged(lambda: site.open().keys.create("acme"))
+    before = site.document()
+    lock = site.directory / ".acme.lock"
+    os.chown(lock, OTHER, NOBODY)
+    lock.chmod(0o660)  # this user may open it as its group
+
+    def work() -> None:
+        text = denied(lambda: site.open().keys.rotate("acme"))
+        assert f"{lock} belongs to user {OTHER}, this process runs as {NOBODY}" in text
+
+    unprivileged(work)
+    assert site.document() == before
+
+
 def test_temporary_name_is_never_followed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A link laid where the temporary file would be made is not written through."""
     import secrets

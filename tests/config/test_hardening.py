@@ -222,6 +222,56 @@ def test_mapping_that_no_person_wrote_is_refused(make: Callable[[], dict[str, An
     assert len(error.message) < 4096
 
 
+@pytest.mark.parametrize(
+    ("mapping", "place"),
+    [
+        ({1: {}}, "at the top"),
+        ({"production": {}, None: {}}, "at the top"),
+        ({"production": {b"keys": {}}}, "[production]"),
+        ({"production": {"backends": {1: {"type": "local"}}}}, "[production.backends]"),
+        ({"shared": {"cache": {("a", "b"): "5m"}}, "production": {}}, "[shared.cache]"),
+        ({"production": {"keys": {"wrap_with": [{2026: "a"}]}}}, "[production.keys.wrap_with]"),
+    ],
+)
+def test_key_of_a_mapping_that_is_no_text_is_refused(mapping: Any, place: str) -> None:
+    """YAML, for one, makes numbers of keys that are written without quotes."""
+    error = refused(mapping)
+    assert isinstance(error, ConfigurationError)
+    assert place in error.message
+    assert "text" in error.message
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"prod\ud800": {}},
+        {"production": {"\ud800": 1}},
+        {"production": {"backends": {"l": {"type": "local", "directory": "\udcff"}}}},
+        {"production": {"cache": {"key_ttl": "\ud800"}}},
+        {"production": {"cache": {"max_keys": "\ud800"}}},
+        {"production": {"keys": {"wrap_with": ["local:\ud800"], "store": "local"}}},
+        {"default_environment": "\ud800", "production": {}},
+    ],
+)
+def test_mapping_with_half_a_character_is_refused(mapping: Any) -> None:
+    """JSON can hold a lone surrogate, which no file of ours can; the error can be printed."""
+    error = refused(mapping)
+    assert isinstance(error, ConfigurationError)
+    assert "lone surrogate" in error.message
+    assert error.message.encode("utf-8")
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize("environment", [5, 0, b"production", ["production"], True, object()])
+def test_environment_that_is_no_text_is_refused(environment: Any) -> None:
+    """Neither guessed at nor taken for absent: the error says what was passed in."""
+    error = refused({"production": {}, "default_environment": "production"}, environment)
+    assert isinstance(error, MalformedInput)
+    assert type(environment).__name__ in error.message
+    assert error.__context__ is None
+
+
 @pytest.mark.parametrize("source", [123, 1.5, b"sentra-kms.toml", ["a"], object(), True, (), set()])
 def test_source_that_is_no_path_and_no_mapping_is_refused(source: object) -> None:
     """The error says what was passed in and what could be."""
@@ -301,6 +351,27 @@ def test_reference_to_what_keeps_no_secrets_is_refused_at_load(
         assert told in error.message
     assert error.backend == name
     assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize(
+    ("ways", "circle"),
+    [
+        ({"a": "a"}, "a -> a"),
+        ({"a": "b", "b": "a"}, "a -> b -> a"),
+        ({"a": "b", "b": "c", "c": "a"}, "a -> b -> c -> a"),
+        ({"a": "b", "b": "c", "c": "b"}, "a -> b -> c -> b"),
+    ],
+)
+def test_references_in_a_circle_are_named(ways: dict[str, str], circle: str) -> None:
+    """A backend whose credentials are kept in itself could never log in, over however many."""
+    backends = {
+        name: {"type": "local", "master_keys": {"k": f"{kept_in}://k"}}
+        for name, kept_in in ways.items()
+    }
+    error = refused({"production": {"backends": backends}})
+    assert type(error) is ConfigurationError
+    assert f"in a circle: {circle}" in error.message
+    assert "[production.backends.a]" in error.message
 
 
 @pytest.mark.parametrize("value", [True, False, "yes"])

@@ -547,6 +547,36 @@ def test_subkeys_do_not_pile_up_over_the_days(
         assert len(kms.keys._cache._memory._openers) <= 8
 
 
+def test_expired_subkeys_leave_memory(manual_clock: ManualClock) -> None:
+    """After their time readers' subkeys go with the next look at the ring, used again or not."""
+    with open_memory(manual_clock, key_ttl="50s", ring_ttl="10s") as kms:
+        before = live_openers(kms)
+        kms.keys.create("acme")
+        message = kms.keys.encrypt("acme", b"x")
+        kms.keys.decrypt("acme", message)
+        manual_clock.advance(10)
+        kms.keys.decrypt("acme", message)
+        assert live_openers(kms) == before + 1  # its time is not over yet
+        manual_clock.advance(50)
+        kms.keys.encrypt("acme", b"x")
+        assert live_openers(kms) == before
+        assert kms.keys._cache._openers == {}
+
+
+def test_dropped_tenants_leave_nothing_in_the_index(manual_clock: ManualClock) -> None:
+    """What is kept of readers' subkeys goes with the tenant, and with one of its keys."""
+    with open_memory(manual_clock, max_keys=1) as kms:
+        for tenant in ("acme", "other"):
+            kms.keys.create(tenant)
+            kms.keys.decrypt(tenant, kms.keys.encrypt(tenant, b"x"))
+        assert {tenant for tenant, _ in kms.keys._cache._openers} == {"other"}
+        message = kms.keys.encrypt("other", b"x")
+        kms.keys.rotate("other")
+        kms.keys.decrypt("other", kms.keys.encrypt("other", b"x"))
+        assert [prefix[16:20] for _, prefix in kms.keys._cache._openers] == [b"\x00\x00\x00\x02"]
+        assert kms.keys.decrypt("other", message) == b"x"
+
+
 def test_tenants_that_do_not_exist_are_not_held(memory_kms: KMS) -> None:
     """Asking for made-up tenants leaves nothing in memory."""
     before = len(memory_kms.keys._cache.entries)
@@ -559,10 +589,12 @@ def test_tenants_that_do_not_exist_are_not_held(memory_kms: KMS) -> None:
 def test_disabled_versions_key_leaves_memory(key_site: Site) -> None:
     """Once the ring is read anew, neither key nor subkey of a disabled version is held."""
     kms = key_site.open(cache={"key_ttl": "1d"})
+    before = live_openers(kms)
     kms.keys.create("acme")
     old = kms.keys.encrypt("acme", b"x")
     kms.keys.rotate("acme")
     kms.keys.decrypt("acme", old)
+    assert live_openers(kms) == before + 1
     key_site.set_state(1, "disabled")
     key_site.clock.advance(60)
     with pytest.raises(KeyUnavailable):
@@ -570,3 +602,4 @@ def test_disabled_versions_key_leaves_memory(key_site: Site) -> None:
     entry = kms.keys._cache.entries["acme"]
     assert entry.key(1) is None
     assert all(opener.version != 1 for opener in entry.openers.values())
+    assert live_openers(kms) == before

@@ -11,7 +11,7 @@ import pytest
 
 from sentra_kms.backends.master_key import MasterKey
 from sentra_kms.errors import ConfigurationError, RingRejected, SecretNotFound
-from sentra_kms.keys.document import AuthKey
+from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import Site, Spy
@@ -278,6 +278,16 @@ def test_stored_ring_over_the_bound_is_refused(key_site: Site, made: KMS, over: 
         key_site.open().keys.describe("acme")
 
 
+def test_bound_holds_for_any_store(key_site: Site) -> None:
+    """What a store without a bound of its own returns is refused by its size, before its MAC."""
+    authenticator = Authenticator([key_site.auth_key])
+    most = key_site.sign(b" " * (BOUND - HEADER))
+    assert len(most) == BOUND
+    assert authenticator.verify("acme", most) == most[HEADER:]
+    with pytest.raises(RingRejected, match="larger than any ring"):
+        authenticator.verify("acme", key_site.sign(b" " * (BOUND - HEADER + 1)))
+
+
 def test_rotating_until_full_loses_no_version(memory_kms: KMS) -> None:
     """Under one local KEK a ring holds some 690 versions, and the first still opens then."""
     message = memory_kms.keys.encrypt("acme", b"x")
@@ -541,3 +551,43 @@ def test_one_trailing_newline_of_an_authentication_key_is_dropped(
     path = key_site.home / "auth.secret"
     path.write_bytes(path.read_bytes() + ending)
     assert key_site.open(authenticate_with=auth).keys.describe("acme").primary == 1
+
+
+SPACING = {"written by us": b"", "with white space": b" "}
+
+
+def extended(site: Site, value: bytes, space: bytes) -> bytes:
+    """Store acme's ring, rightly signed, with an extension of these bytes; return its payload."""
+    fields = {**site.payload(), "sequence": site.payload()["sequence"] + 1}
+    text = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    assert text.count(b'"extensions":{}') == 1
+    payload = text.replace(b'"extensions":{}', b'"extensions":' + space + b'{"x-a":' + value + b"}")
+    site.put(site.sign(payload))
+    return payload
+
+
+@pytest.mark.parametrize("space", SPACING.values(), ids=SPACING)
+@pytest.mark.parametrize(
+    "value",
+    [b'"\xe9"', b'"\xed\xa0\x80"', b'{"\xff":1}', rb'"\ud800"', rb'{"\udc00":1}', b'"\x01"', b"01"],
+    ids=ascii,
+)
+def test_extension_that_is_no_json_is_refused(
+    key_site: Site, made: KMS, value: bytes, space: bytes
+) -> None:
+    """Bytes that no reader of JSON takes are RingRejected, however the payload is spaced."""
+    extended(key_site, value, space)
+    assert "stored ring of 'acme' is not valid" in refused(made)
+    with pytest.raises(RingRejected):
+        made.keys.rotate("acme")
+
+
+@pytest.mark.parametrize("space", SPACING.values(), ids=SPACING)
+@pytest.mark.parametrize("value", [b"1e999", b"-1E-999", b"1.50", b"9" * 400, b'{"a":1,"a":2}'])
+def test_extension_is_kept_as_it_was_written(
+    key_site: Site, made: KMS, value: bytes, space: bytes
+) -> None:
+    """Numbers that no machine holds are JSON: they are neither refused nor changed by a save."""
+    extended(key_site, value, space)
+    assert made.keys.rotate("acme").primary == 3
+    assert b'"extensions":{"x-a":' + value + b"}" in key_site.document()

@@ -341,6 +341,22 @@ def test_rewrap_drops_a_kek_that_no_longer_wraps(key_site: Site) -> None:
         key_site.open("local:m1").keys.encrypt("acme", b"x")
 
 
+@pytest.mark.parametrize("wrapped_by", [("local:m1",), TWO])
+def test_rewrap_mends_what_was_missing(key_site: Site, wrapped_by: tuple[str, ...]) -> None:
+    """Once all KEKs of wrap_with have wrapped a version, none is recorded as missing."""
+    key_site.open(*wrapped_by, authenticate_with=AUTH).keys.create("acme")
+    fields = key_site.payload()
+    fields["versions"][0]["missing"] = ["spare:m2", "gone:k"]
+    key_site.forge(fields)
+    kms = key_site.open(*TWO, authenticate_with=AUTH)
+    assert kms.keys.describe("acme").versions[0].missing == ("spare:m2", "gone:k")
+    (version,) = kms.keys.rewrap("acme").versions
+    assert version.missing == ()
+    assert keks(kms, 1) == list(TWO)
+    sequence = kms.keys.describe("acme").sequence
+    assert kms.keys.rewrap("acme").sequence == sequence  # nothing more to do
+
+
 def test_rewrap_covers_disabled_versions_and_leaves_destroyed_ones(key_site: Site) -> None:
     """What may be enabled again is wrapped anew; what is destroyed stays without wraps."""
     kms = key_site.open()

@@ -330,9 +330,11 @@ def _reject(why: str) -> NoReturn:
 
 def _json(payload: bytes) -> object:
     try:
-        return json.loads(payload.decode("utf-8"), parse_constant=_reject)
+        value = json.loads(payload.decode("utf-8"), parse_constant=_reject)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on any lone surrogate
     except (ValueError, RecursionError):
         _reject("the payload is not JSON in UTF-8")
+    return value
 
 
 def _ring(mac: bytes, value: object) -> Ring:

@@ -496,6 +496,14 @@ def _invalid_payloads() -> list[dict[str, Any]]:
         ("byte-order-mark", "a byte order mark", b"\xef\xbb\xbf" + good),
         ("utf-16", "UTF-16", good.decode().encode("utf-16")),
         ("not-a-number", "NaN is not JSON", good.replace(b"{}}", b'{"x-n":NaN}}')),
+        ("surrogate-in-extension", "a lone surrogate, escaped, in an extension",
+         good.replace(b"{}}", b'{"x-n":["\\udc00"]}}')),
+        ("surrogate-in-extension-name", "a lone surrogate, escaped, in a name within an extension",
+         good.replace(b"{}}", b'{"x-n":{"\\udc00":1}}}')),
+        ("latin-1-in-extension", "not UTF-8 in an extension",
+         good.replace(b"{}}", b'{"x-n":["\xe9"]}}')),
+        ("latin-1-in-spaced-extension", "not UTF-8 in an extension, with white space",
+         good.replace(b"{}}", b'{"x-n": ["\xe9"]}}')),
         ("deep", "nested too deep", good.replace(b"{}}", b'{"x-n":' + b"[" * 3_000)),
     ):  # fmt: skip
         assert payload != good, name
