@@ -49,6 +49,7 @@ class Entry:
 class KeyCache:
     """Entries by tenant. `now` is a monotonic clock; TTLs are in seconds.
 
+    `seen` returns the highest sequence of a tenant's ring that this process has read or saved.
     `entries` and `epochs` are read by the managers' hot paths and written here only.
     """
 
@@ -57,6 +58,7 @@ class KeyCache:
         *,
         load: Callable[[str], Ring],
         unwrap: Callable[[Ring, Version], KeyMaterial],
+        seen: Callable[[str], int],
         now: Callable[[], float],
         key_ttl: float,
         ring_ttl: float,
@@ -67,6 +69,7 @@ class KeyCache:
         self.epochs: dict[str, Epoch] = {}
         self._load = load
         self._unwrap = unwrap
+        self._seen = seen
         self._key_ttl = key_ttl
         self._ring_ttl = ring_ttl
         self._max_keys = max_keys
@@ -86,10 +89,14 @@ class KeyCache:
 
     def entry(self, tenant: str) -> Entry:
         """Return a tenant's entry, loading its ring if it is not held or due for a look."""
-        found = self.entries.get(tenant)
-        if found is not None and self.now() < found.deadline:
-            return found
-        return self._loads.do(tenant, lambda: self._loaded(tenant))
+        while True:
+            found = self.entries.get(tenant)
+            if found is not None and self.now() < found.deadline:
+                return found
+            found = self._loads.do(tenant, lambda: self._loaded(tenant))
+            if not self._is_outdated(found.ring):
+                return found
+            # This process has saved or read a newer ring while this one was being read.
 
     def reload(self, entry: Entry) -> Entry:
         """Return a newer entry than this one, read now unless that was done a moment ago.
@@ -210,6 +217,8 @@ class KeyCache:
             if before is not None and before.ring.sequence > ring.sequence:
                 # Another thread has seen a newer ring while this one was being read.
                 return before
+            if before is None and self._is_outdated(ring):
+                return entry  # the newer one was dropped already, and is not to come back as this
             usable = set[int]() if before is None else _same_keys(before.ring, ring)
             if before is not None:
                 self._take_over(before, entry, usable)
@@ -282,6 +291,9 @@ class KeyCache:
 
     def _is_over(self) -> bool:
         return max(self._held, len(self.entries)) > self._max_keys
+
+    def _is_outdated(self, ring: Ring) -> bool:
+        return ring.sequence < self._seen(ring.tenant)
 
     def _is_past(self, entry: Entry) -> bool:
         now = self.now()

@@ -68,6 +68,7 @@ class KeyManager:
         self._cache = KeyCache(
             load=self._load,
             unwrap=lambda ring, version: wrapping.unwrap(version, ring.where(version.version)),
+            seen=store.seen,
             now=now,
             key_ttl=cache.key_ttl,
             ring_ttl=cache.ring_ttl,

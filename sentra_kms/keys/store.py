@@ -85,6 +85,10 @@ class RingStore:
         self._note(ring.tenant, _mark(ring, document))
         return revision
 
+    def seen(self, tenant: str) -> int:
+        """Return the highest sequence that was read or saved of a tenant's ring, 0 if none was."""
+        return self._seen.get(tenant, 0) >> 64
+
     def tenants(self) -> Iterator[str]:
         """Yield the tenants that have a ring, each once, in the store's order."""
         cursor: str | None = None
@@ -100,7 +104,7 @@ class RingStore:
         self._authenticator.clear()
 
     def _refuse_regress(self, ring: Ring, expected: str | None) -> None:
-        seen = self._seen.get(ring.tenant, 0) >> 64
+        seen = self.seen(ring.tenant)
         if ring.sequence > seen:
             return
         if expected is not None:

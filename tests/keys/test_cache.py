@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,15 +28,6 @@ from tests.keys.conftest import (
     until,
     version_in,
 )
-
-
-@pytest.fixture
-def busy_threads() -> Iterator[None]:
-    """Switch threads as often as the interpreter can, to meet races."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def open_memory(clock: ManualClock, **settings: object) -> KMS:
@@ -380,6 +371,37 @@ def test_slow_load_does_not_put_an_older_ring_over_a_newer(memory_kms: KMS) -> N
     go_on.set()
     assert isinstance(crew.join()[0], bytes)
     assert version_in(memory_kms.keys.encrypt("acme", b"x")) == 2
+
+
+def test_slow_load_does_not_bring_back_an_older_ring_than_was_dropped(
+    manual_clock: ManualClock,
+) -> None:
+    """Nor if the newer one has left memory: who rotated here never writes under the old again."""
+    with open_memory(manual_clock, max_keys=1) as kms:
+        for name in ("other", "acme"):
+            kms.keys.create(name)
+        kms.keys.encrypt("other", b"x")
+        loads = Spy(kms, "memory", "load_ring")
+        read, go_on = threading.Event(), threading.Event()
+        real = loads._original
+
+        def slowly(tenant: str) -> Any:
+            stored = real(tenant)
+            read.set()
+            go_on.wait(30)
+            return stored
+
+        loads.instead = slowly
+        crew = Crew(lambda _: kms.keys.encrypt("acme", b"x"), 1)
+        until(read.is_set)
+        loads.instead = None
+        kms.keys.rotate("acme")
+        kms.keys.encrypt("other", b"x")  # takes acme's place
+        go_on.set()
+        (late,) = crew.join()
+        assert isinstance(late, bytes)
+        assert version_in(late) == 2
+        assert version_in(kms.keys.encrypt("acme", b"x")) == 2
 
 
 def test_failing_store_is_told_once_the_ring_is_due(
