@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -124,6 +125,30 @@ def test_1000_threads_on_many_cold_tenants_cost_one_of_each(
     assert unwraps.count == 10
 
 
+def test_16_threads_creating_tenants_in_memory_make_one_ring_each(
+    manual_clock: ManualClock, busy_threads: None
+) -> None:
+    """One is told that it made the ring, all use the same one, and all that they seal opens."""
+    journal = Journal()
+    with KMS(read_settings(memory_config(), "test"), now=manual_clock) as kms:
+        made: list[tuple[str, str]] = []
+
+        def work(index: int) -> None:
+            for number in range(20):
+                tenant = f"t{number}"
+                with suppress(AlreadyExists):
+                    made.append((tenant, kms.keys.create(tenant).ring_id))
+                journal.seal(kms, tenant, b"%d" % index, many=False)
+
+        in_threads(work, 16)
+        assert sorted(tenant for tenant, _ in made) == sorted(f"t{number}" for number in range(20))
+        for tenant, ring_id in made:
+            info = kms.keys.describe(tenant)
+            assert (info.ring_id, info.sequence) == (ring_id, 1)
+        kms.keys._cache.clear()
+        journal.open_all(kms)
+
+
 # --- while others rotate and rewrap -----------------------------------------------------------
 
 
@@ -189,10 +214,8 @@ def test_threads_create_rotate_and_rewrap_the_same_tenants(
     tenants = [f"t{number}" for number in range(4)]
 
     def create(kms: KMS, tenant: str) -> None:
-        try:
+        with suppress(AlreadyExists):
             made.append((tenant, kms.keys.create(tenant).ring_id))
-        except AlreadyExists:
-            return
 
     def work(index: int) -> None:
         own = random.Random(chance + index)
