@@ -354,16 +354,7 @@ def test_slow_load_does_not_put_an_older_ring_over_a_newer(memory_kms: KMS) -> N
     """A ring that was read before a rotation and arrives after it changes nothing."""
     memory_kms.keys._cache.clear()
     loads = Spy(memory_kms, "memory", "load_ring")
-    read, go_on = threading.Event(), threading.Event()
-    real = loads._original
-
-    def slowly(tenant: str) -> Any:
-        stored = real(tenant)
-        read.set()
-        go_on.wait(30)
-        return stored
-
-    loads.instead = slowly
+    read, go_on = loads.hold_answers()
     crew = Crew(lambda _: memory_kms.keys.encrypt("acme", b"x"), 1)
     until(read.is_set)
     loads.instead = None
@@ -382,16 +373,7 @@ def test_slow_load_does_not_bring_back_an_older_ring_than_was_dropped(
             kms.keys.create(name)
         kms.keys.encrypt("other", b"x")
         loads = Spy(kms, "memory", "load_ring")
-        read, go_on = threading.Event(), threading.Event()
-        real = loads._original
-
-        def slowly(tenant: str) -> Any:
-            stored = real(tenant)
-            read.set()
-            go_on.wait(30)
-            return stored
-
-        loads.instead = slowly
+        read, go_on = loads.hold_answers()
         crew = Crew(lambda _: kms.keys.encrypt("acme", b"x"), 1)
         until(read.is_set)
         loads.instead = None
