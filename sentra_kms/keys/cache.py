@@ -33,7 +33,10 @@ class HeldKey:
 
 
 class Entry:
-    """What is held of one tenant under one state of its ring, `read` no earlier than then."""
+    """What is held of one tenant under one state of its ring.
+
+    `read` is when reading the ring began, `deadline` when it must be read anew.
+    """
 
     __slots__ = ("deadline", "forced", "keys", "openers", "read", "ring")
 
@@ -237,8 +240,8 @@ class KeyCache:
 
     def _carry(self, epoch: Epoch, entry: Entry, usable: set[int]) -> None:
         """Let writers keep an epoch under the ring that was read now, if it still has its key."""
-        usable = usable & entry.keys.keys()
-        if epoch.version == entry.ring.primary and epoch.version in usable:
+        version = epoch.version
+        if version == entry.ring.primary and version in usable and version in entry.keys:
             epoch.deadline = min(entry.deadline, epoch.expires)
         else:
             del self.epochs[entry.ring.tenant]
