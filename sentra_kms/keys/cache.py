@@ -50,6 +50,10 @@ class Source(Protocol):
         """Read and verify a ring."""
         ...
 
+    def seen(self, tenant: str) -> int:
+        """Return the highest sequence of a tenant's ring that was read or saved here."""
+        ...
+
     def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
         """Ask a KEK for a key."""
         ...
@@ -80,7 +84,7 @@ class KeyCache:
         self.now = now
         self._source = source
         self._bounds = bounds
-        self._memory = Memory(bounds.max_keys)
+        self._memory = Memory(bounds.max_keys, source.seen)
         self.entries = self._memory.entries
         self.epochs = self._memory.epochs
         self._background = background or Background()
@@ -109,7 +113,7 @@ class KeyCache:
         """Return a tenant's entry, loading its ring if it is not held or due for a look."""
         found = self.entries.get(tenant)
         if found is None:
-            return self._loads.do(tenant, lambda: self._loaded(tenant, None))
+            return self._cold(tenant)
         found.seat |= USED
         now = self.now()
         if now < found.deadline:
@@ -216,6 +220,13 @@ class KeyCache:
 
     # --- rings
 
+    def _cold(self, tenant: str) -> Entry:
+        while True:
+            found = self._loads.do(tenant, lambda: self._loaded(tenant, None))
+            if found.sequence >= self._source.seen(tenant):
+                return found
+            # This process has saved or read a newer ring while this one was being read.
+
     def _loaded(self, tenant: str, before: Entry | None) -> Entry:
         # The flight before this one may have landed since this thread looked.
         found = self.entries.get(tenant)
@@ -281,7 +292,9 @@ class KeyCache:
         held: HeldKey | None = None
         if key is not None and ring.primary is not None and self._ttl(entry) > 0:
             held = self._made(entry, ring.primary, key, self._tick(self.now()))
-        return self._memory.put(entry, ring, held)
+        now = self.now()
+        longest = max(self._ttl(entry), self._bounds.max_stale)
+        return self._memory.put(entry, ring, held, lambda each: now < each.taken + longest)
 
     def _is_fresh(self, entry: Entry, now: float) -> bool:
         return now < entry.read + self._ring_ttl(entry)

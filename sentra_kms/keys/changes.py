@@ -116,6 +116,10 @@ class KeySource:
         """Read and verify a ring."""
         return self._rings.store.load(tenant).ring
 
+    def seen(self, tenant: str) -> int:
+        """Return the highest sequence of a tenant's ring that was read or saved here."""
+        return self._rings.store.seen(tenant)
+
     def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
         """Ask the KEKs of a ring's policy for a version's key."""
         wrapping = self._rings.wrapping(ring.policy, ring.tenant)

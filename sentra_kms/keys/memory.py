@@ -7,6 +7,7 @@ entry, an epoch or an opener is never changed in what it means, only replaced.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.eviction import Eviction
@@ -20,12 +21,16 @@ MAX_RINGS = 256  # whole rings, for the unwraps that follow a load
 
 
 class Memory:
-    """`entries` and `epochs` are read by the managers' hot paths and written here only."""
+    """`entries` and `epochs` are read by the managers' hot paths and written here only.
 
-    def __init__(self, max_keys: int) -> None:
+    `seen` returns the highest sequence of a tenant's ring that this process has read or saved.
+    """
+
+    def __init__(self, max_keys: int, seen: Callable[[str], int]) -> None:
         self.entries: dict[str, Entry] = {}
         self.epochs: dict[str, Epoch] = {}
         self.max_keys = max_keys
+        self._seen = seen
         self._eviction = Eviction(self.entries, self.epochs)
         self._rings: dict[str, Ring] = {}
         # Who keeps each opener, the longest kept first.
@@ -40,11 +45,18 @@ class Memory:
         self._lock = threading.Lock()
         self.epochs.clear()
 
-    def put(self, entry: Entry, ring: Ring, key: HeldKey | None) -> Entry:
+    def put(
+        self,
+        entry: Entry,
+        ring: Ring,
+        key: HeldKey | None,
+        may_serve: Callable[[HeldKey], bool],
+    ) -> Entry:
         """Hold the entry of a ring that was read or saved; return the one that is then held.
 
-        It takes over what an earlier one held of versions that are still enabled. An earlier one
-        of a newer ring, or read later, stays. `key` is the ring's primary's if it is at hand.
+        It takes over what an earlier one held of versions that are still enabled, and that
+        `may_serve` says is not too old. An earlier one of a newer ring, or read later, stays.
+        `key` is the ring's primary's if it is at hand.
         """
         tenant = entry.tenant
         with self._lock:
@@ -52,11 +64,13 @@ class Memory:
                 return entry
             before = self.entries.get(tenant)
             if before is None:
+                if entry.sequence < self._seen(tenant):
+                    return entry  # the newer one was dropped, and is not to come back as this
                 self._eviction.admit(entry)
             elif (before.sequence, before.read) > (entry.sequence, entry.read):
                 return before
             else:
-                self._carry(before, entry)
+                self._carry(before, entry, may_serve)
             self.entries[tenant] = entry
             if key is not None:
                 self._admit(entry, key)
@@ -145,10 +159,12 @@ class Memory:
         same = found is not None and found.material is held.material
         return same and not self._closed and self.entries.get(entry.tenant) is entry
 
-    def _carry(self, before: Entry, entry: Entry) -> None:
+    def _carry(self, before: Entry, entry: Entry, may_serve: Callable[[HeldKey], bool]) -> None:
         usable = before.same_keys(entry)
         entry.seat = before.seat
-        entry.hold([held for held in before.all_held() if held.number in usable])
+        entry.hold(
+            [held for held in before.all_held() if held.number in usable and may_serve(held)]
+        )
         self._held += len(entry.all_held()) - len(before.all_held())
         for prefix, opener in list(before.openers.items()):
             place = (entry.tenant, prefix)

@@ -32,21 +32,26 @@ class Seen:
         """Return what was seen until now, to be noted before a read begins."""
         return self._marks.get(tenant, 0)
 
+    def sequence(self, tenant: str) -> int:
+        """Return the highest sequence seen, 0 if none was."""
+        return self._marks.get(tenant, 0) >> _BITS
+
     def refuse_rollback(self, ring: Ring, document: bytes, seen: int) -> None:
         """Raise `RingRejected` for a ring that is behind `seen`; note one that is not."""
         mark = _mark(ring, document)
-        if mark >> _BITS < seen >> _BITS or (mark >> _BITS == seen >> _BITS and mark != seen):
+        same = mark >> _BITS == seen >> _BITS
+        if mark >> _BITS < seen >> _BITS or (same and mark != seen):
             raise RingRejected(
                 f"the stored ring of '{ring.tenant}' has sequence {ring.sequence}, but this "
-                f"process has seen {'another ' if mark >> _BITS == seen >> _BITS else ''}{seen >> _BITS}: "
-                "the store was rolled back, or holds a copy of another store",
+                f"process has seen {'another ' if same else ''}{seen >> _BITS}: the store was "
+                "rolled back, or holds a copy of another store",
                 subject=ring.tenant,
             )
         self._note(ring.tenant, mark)
 
     def refuse_regress(self, ring: Ring, expected: str | None) -> None:
         """Raise unless a ring about to be saved is ahead of all that was seen."""
-        seen = self._marks.get(ring.tenant, 0) >> _BITS
+        seen = self.sequence(ring.tenant)
         if ring.sequence > seen:
             return
         if expected is not None:

@@ -123,6 +123,10 @@ class RingStore:
         service = self._service if over is None else over.service
         return self._save(service, ring, None if over is None else over.revision)
 
+    def seen(self, tenant: str) -> int:
+        """Return the highest sequence that was read or saved of a tenant's ring, 0 if none was."""
+        return self._seen.sequence(tenant)
+
     def move(self, tenant: str) -> Loaded:
         """Move a tenant's ring from the previous store; returns it where it then is.
 

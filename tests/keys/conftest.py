@@ -90,6 +90,19 @@ class Spy:
             raise self.failure
         return (self.instead or self._original)(*arguments)
 
+    def hold_answers(self) -> tuple[threading.Event, threading.Event]:
+        """From now on let an answer be known first, and given only once the second event is set."""
+        known, go_on = threading.Event(), threading.Event()
+
+        def slowly(*arguments: Any) -> Any:
+            answer = self._original(*arguments)
+            known.set()
+            assert go_on.wait(WAIT)
+            return answer
+
+        self.instead = slowly
+        return known, go_on
+
     @property
     def count(self) -> int:
         """How often the operation was asked for."""
@@ -234,6 +247,15 @@ def memory_kms(manual_clock: ManualClock) -> Iterator[KMS]:
         kms.keys.create("acme")
         kms.keys.create("other")
         yield kms
+
+
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    """Switch threads as often as the interpreter can, to meet races."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
 def memory_config(**cache: object) -> dict[str, Any]:

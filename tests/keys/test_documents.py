@@ -572,7 +572,7 @@ def extended(site: Site, value: bytes, space: bytes) -> bytes:
     [b'"\xe9"', b'"\xed\xa0\x80"', b'{"\xff":1}', rb'"\ud800"', rb'{"\udc00":1}', b'"\x01"', b"01"],
     ids=ascii,
 )
-def test_extension_that_is_no_json_is_refused(
+def test_value_of_an_extension_that_is_no_json_is_refused(
     key_site: Site, made: KMS, value: bytes, space: bytes
 ) -> None:
     """Bytes that no reader of JSON takes are RingRejected, however the payload is spaced."""

@@ -144,16 +144,8 @@ def test_reader_that_shares_a_look_begun_before_its_message_may_come_again(
     """The ring that another thread was reading already is older than the message: worth a retry."""
     kms, message = warm
     loads = Spy(kms, "local", "load_ring")
-    read, go_on = threading.Event(), threading.Event()
+    read, go_on = loads.hold_answers()
     clock = key_site.clock
-
-    def slowly(tenant: str) -> object:
-        stored: object = loads._original(tenant)
-        read.set()
-        assert go_on.wait(WAIT)
-        return stored
-
-    loads.instead = slowly
     first = Crew(lambda _: kms.keys.decrypt("acme", with_version(message, 99)), 1)
     until(read.is_set)
     genuine = written_elsewhere(key_site, b"2")

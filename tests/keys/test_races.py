@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ sys.stdin.readline()
 """
 
 ROTATE = """
+import base64
 made = []
 for _ in range(rest[0]):
-    made.append(kms.keys.rotate("acme").primary)
+    number = kms.keys.rotate("acme").primary
+    made.append([number, base64.b64encode(kms.keys.encrypt("acme", b"x")).decode()])
 print(json.dumps(made))
 """
 
@@ -61,21 +65,28 @@ def test_8_processes_rotating_25_times_make_200_versions(key_site: Site) -> None
     kms = key_site.open()
     kms.keys.create("acme")
     message = kms.keys.encrypt("acme", b"from the start")
-    made = Children(START + ROTATE, key_site.config(), 25, size=8).answers()
+    answers = Children(START + ROTATE, key_site.config(), 25, size=8).answers()
+    made = [[number for number, _ in part] for part in answers]
     assert [len(part) for part in made] == [25] * 8
     assert all(part == sorted(part) for part in made)
     assert sorted(number for part in made for number in part) == list(range(2, 202))
     info = key_site.open().keys.describe("acme")
     assert [version.version for version in info.versions] == list(range(1, 202))
     assert (info.primary, info.sequence) == (201, 201)
-    assert kms.keys.decrypt("acme", message) == b"from the start"
-    assert version_in(key_site.open().keys.encrypt("acme", b"x")) == 201
+    sealed = [base64.b64decode(box) for part in answers for _, box in part]
+    assert all(
+        version_in(box) >= made for box, (made, _) in zip(sealed, chain(*answers), strict=True)
+    )
+    for reader in (kms, key_site.open()):
+        assert reader.keys.decrypt("acme", message) == b"from the start"
+        assert reader.keys.decrypt_many("acme", sealed) == [b"x"] * 200
+        assert version_in(reader.keys.encrypt("acme", b"x")) == 201
 
 
-def test_8_processes_creating_one_tenant_make_one_ring(key_site: Site) -> None:
+def test_16_processes_creating_one_tenant_make_one_ring(key_site: Site) -> None:
     """For each of twenty tenants one process wins, all others are told, and its ring stays."""
     names = [f"tenant-{number}" for number in range(20)]
-    won = Children(START + CREATE, key_site.config(), names, size=8).answers()
+    won = Children(START + CREATE, key_site.config(), names, size=16).answers()
     winners = dict(pair for part in won for pair in part)
     assert sum(len(part) for part in won) == 20
     kms = key_site.open()
@@ -87,18 +98,16 @@ def test_8_processes_creating_one_tenant_make_one_ring(key_site: Site) -> None:
 
 
 def test_processes_that_retry_the_same_requests_make_each_once(key_site: Site) -> None:
-    """Four processes send the same ten requests: ten versions, in whoever's hands they fell."""
+    """Eight processes send the same ten requests: ten versions, in whoever's hands they fell."""
     kms = key_site.open()
     kms.keys.create("acme")
-    Children(START + REQUEST, key_site.config(), 10, size=4).answers()
+    Children(START + REQUEST, key_site.config(), 10, size=8).answers()
     requests = [version.request for version in kms.keys.describe("acme").versions]
     assert requests == [None, *(f"r-{number}" for number in range(10))]
 
 
 def test_messages_sealed_during_rotations_elsewhere_open_everywhere(key_site: Site) -> None:
     """Processes that rotate and write at once leave nothing that cannot be read."""
-    import base64
-
     kms = key_site.open()
     kms.keys.create("acme")
     parts = Children(START + WORK, key_site.config(), 10, size=4).answers()
