@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from sentra_kms.derive import derive
+from sentra_kms.derive import Label, derive
 from sentra_kms.encoding import lp
 from sentra_kms.errors import KMSError, RingRejected
 from sentra_kms.forks import tell_after_fork
@@ -24,7 +24,7 @@ from sentra_kms.material import KeyMaterial
 
 MAX_DOCUMENT = 256 * 1024  # bytes
 MAC_SIZE = 32
-_AUTH_ID_SIZE = 8
+AUTH_ID_SIZE = 8
 _MAGIC = b"sentra-ring "
 _HEADER = re.compile(rb"sentra-ring 1 ([0-9a-f]{16}) ([0-9a-f]{64})\n")
 
@@ -34,7 +34,7 @@ class AuthKey:
 
     def __init__(self, label: str, material: KeyMaterial) -> None:
         self.label = label
-        self.auth_id: str = derive(material, "ring-auth-id/v1", b"", _AUTH_ID_SIZE).reveal().hex()
+        self.auth_id: str = derive(material, "ring-auth-id/v1", b"", AUTH_ID_SIZE).reveal().hex()
         self._material = material
 
     def mac(self, tenant: str, payload: bytes) -> bytes:
@@ -43,6 +43,12 @@ class AuthKey:
         code = HMAC(key.reveal(), SHA512())
         code.update(_MAGIC + b"1 " + self.auth_id.encode("ascii") + b"\n")
         code.update(payload)
+        return code.finalize()[:MAC_SIZE]
+
+    def mac_under(self, label: Label, tenant: str, data: bytes) -> bytes:
+        """Return the MAC that ends a receipt or a backup's record: over all bytes before it."""
+        code = HMAC(derive(self._material, label, lp(tenant), 32).reveal(), SHA512())
+        code.update(data)
         return code.finalize()[:MAC_SIZE]
 
 
@@ -82,7 +88,7 @@ class Authenticator:
         header = _HEADER.match(document)
         if header is None:
             _reject(tenant, _what_header(document))
-        key = self._find(tenant, header[1].decode("ascii"))
+        key = self._find(_ring_of(tenant), tenant, header[1].decode("ascii"))
         payload = document[header.end() :]
         if not bytes_eq(key.mac(tenant, payload), bytes.fromhex(header[2].decode("ascii"))):
             _reject(
@@ -91,6 +97,18 @@ class Authenticator:
                 "Restore it from a backup",
             )
         return payload
+
+    def signer(self) -> AuthKey:
+        """Return the first key, which signs."""
+        return self._key(0)
+
+    def verify_mac(
+        self, label: Label, tenant: str, auth_id: str, data: bytes, mac: bytes, *, what: str
+    ) -> None:
+        """Raise `RingRejected` unless the key of this auth id made the MAC; `what` names whose."""
+        key = self._find(what, tenant, auth_id)
+        if not bytes_eq(key.mac_under(label, tenant, data), mac):
+            _refuse(what, tenant, "its MAC is wrong: it was changed since it was made")
 
     def signs(self, document: bytes) -> bool:
         """Whether a document that verified carries the auth id of the key that signs."""
@@ -101,7 +119,7 @@ class Authenticator:
         with self._lock:
             self._keys.clear()
 
-    def _find(self, tenant: str, auth_id: str) -> AuthKey:
+    def _find(self, what: str, tenant: str, auth_id: str) -> AuthKey:
         known: list[str] = []
         failure: KMSError | None = None
         for index in range(len(self._sources)):
@@ -116,7 +134,8 @@ class Authenticator:
         if failure is not None:
             # The key that could not be fetched may be the right one.
             raise failure
-        _reject(
+        _refuse(
+            what,
             tenant,
             f"it is authenticated by a key with id {auth_id}, configured are "
             f"{', '.join(known)}: another master key? Add the one that signed it to "
@@ -140,5 +159,13 @@ def _what_header(document: bytes) -> str:
     return "it does not begin like a ring: truncated, edited, or another file"
 
 
+def _ring_of(tenant: str) -> str:
+    return f"the stored ring of '{tenant}'"
+
+
 def _reject(tenant: str, why: str) -> NoReturn:
-    raise RingRejected(f"the stored ring of '{tenant}' was refused: {why}", subject=tenant)
+    _refuse(_ring_of(tenant), tenant, why)
+
+
+def _refuse(what: str, tenant: str, why: str) -> NoReturn:
+    raise RingRejected(f"{what} was refused: {why}", subject=tenant)

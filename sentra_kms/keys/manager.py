@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from sentra_kms.context import RING_ID_SIZE, Context, WrapContext
 from sentra_kms.errors import (
@@ -35,6 +36,11 @@ from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.settings import CacheSettings
 from sentra_kms.tenant import check_tenant
+
+if TYPE_CHECKING:
+    from sentra_kms.keys.backup import BackupReport
+    from sentra_kms.keys.receipt import Receipt
+    from sentra_kms.keys.restore_report import RestoreReport
 
 _SAVE_TIME = 30.0  # seconds over which a lost compare-and-set is tried again
 _MAX_REQUEST = 256  # characters of a request id
@@ -180,6 +186,62 @@ class KeyManager:
     def tenants(self) -> Iterator[str]:
         """Yield the names of all tenants, as the store lists them."""
         return self._store.tenants()
+
+    def backup(
+        self, path: str | os.PathLike[str], tenants: Iterable[str] | None = None
+    ) -> BackupReport:
+        """Write the key rings of all tenants, or of some, into a new file of mode 600.
+
+        The rings are as they are stored: wrapped. A ring that cannot be read is left out, and the
+        report says so in `failed`. Raises `AlreadyExists` if the file is there, `AccessDenied`,
+        `MalformedInput` and `ServiceUnavailable` for what keeps it from being written, and
+        `TenantNotFound` if there is no ring at all; then there is no file.
+        """
+        from sentra_kms.keys.backup import back_up
+
+        return back_up(self._store, path, tenants, self._clock)
+
+    def restore(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        tenants: Iterable[str] | None = None,
+        confirm: Callable[[RestoreReport], object] | None = None,
+    ) -> RestoreReport:
+        """Restore the key rings of a backup, of all its tenants or of some.
+
+        A tenant without a ring gets the backup's, one with an earlier state of it goes forward. A
+        ring that is newer, another, or cannot be read is left as it is; with `force` it gives way,
+        and what that loses is in the report. `dry_run` changes nothing. `confirm` gets the plan
+        before anything is changed, and may raise; only the rings that the plan saw are replaced.
+
+        The whole file is verified first: `MalformedInput` if it is no whole backup, `RingRejected`
+        if it was changed or is not ours, `TenantNotFound` if it lacks a tenant that is named. What
+        goes wrong with one tenant does not stop the others: look at `failed` in the report.
+        """
+        from sentra_kms.keys.restore import restore
+
+        return restore(
+            self._store,
+            path,
+            force=force,
+            dry_run=dry_run,
+            tenants=tenants,
+            confirm=confirm,
+            saved=self._cache.replace,
+        )
+
+    def verify_receipt(self, data: bytes) -> Receipt:
+        """Return what the receipt of a shredded or revoked tenant says, if it is authentic.
+
+        Raises `MalformedInput` for what is no receipt, `RingRejected` for one that was changed or
+        that a key made which is not configured.
+        """
+        from sentra_kms.keys.receipt import verify_receipt
+
+        return verify_receipt(self._store.authenticator, data)
 
     def close(self) -> None:
         """Forget every key, and hold none from now on."""

@@ -40,6 +40,7 @@ class Loaded(msgspec.Struct, frozen=True):
     ring: Ring
     revision: str
     signed_by_first: bool
+    document: bytes
 
 
 class RingStore:
@@ -58,6 +59,11 @@ class RingStore:
         """Replace a lock that another thread may have held."""
         self._lock = threading.Lock()
 
+    @property
+    def authenticator(self) -> Authenticator:
+        """What signs and verifies the rings here."""
+        return self._authenticator
+
     def load(self, tenant: str) -> Loaded:
         """Return a tenant's ring; raises `TenantNotFound` or `RingRejected`."""
         # Noted before the read: a slow read may lawfully return what was newest when it began.
@@ -65,7 +71,8 @@ class RingStore:
         stored = self._service.load_ring(tenant)
         ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
         self._refuse_rollback(ring, seen, _mark(ring, stored.document))
-        return Loaded(ring, stored.revision, self._authenticator.signs(stored.document))
+        signed_by_first = self._authenticator.signs(stored.document)
+        return Loaded(ring, stored.revision, signed_by_first, stored.document)
 
     def save(self, ring: Ring, expected: str | None) -> str:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
@@ -77,9 +84,33 @@ class RingStore:
         payload = encode(ring)
         decode(payload, ring.tenant)  # what no reader would accept is not saved
         document = self._authenticator.sign(ring.tenant, payload)
-        revision = self._service.save_ring(ring.tenant, document, expected)
-        self._note(ring.tenant, _mark(ring, document))
-        return revision
+        return self._put(ring, document, expected)
+
+    def put_back(self, ring: Ring, document: bytes, expected: str | None) -> str:
+        """Store the document of a ring, verified and decoded, byte for byte; as `save` does.
+
+        Raises `RingRejected` if this process has seen a newer one, or another of its sequence.
+        """
+        if self.has_seen_newer(ring, document):
+            raise RingRejected(
+                f"the ring of '{ring.tenant}' of sequence {ring.sequence} was not put back: this "
+                f"process has seen sequence {self.seen(ring.tenant)}, or another of its own",
+                subject=ring.tenant,
+            )
+        return self._put(ring, document, expected)
+
+    def revision(self, tenant: str) -> str:
+        """Return the revision of what is stored, though it be refused as a ring."""
+        return self._service.load_ring(tenant).revision
+
+    def has_seen_newer(self, ring: Ring, document: bytes) -> bool:
+        """Whether this process has seen a ring above this one, or another of its sequence."""
+        seen, mark = self._seen.get(ring.tenant, 0), _mark(ring, document)
+        return mark != seen and mark >> 64 <= seen >> 64
+
+    def seen(self, tenant: str) -> int:
+        """Return the highest sequence of a tenant that this process has seen, 0 if none."""
+        return self._seen.get(tenant, 0) >> 64
 
     def tenants(self) -> Iterator[str]:
         """Yield the tenants that have a ring, each once, in the store's order."""
@@ -94,6 +125,11 @@ class RingStore:
     def close(self) -> None:
         """Forget the authentication keys."""
         self._authenticator.clear()
+
+    def _put(self, ring: Ring, document: bytes, expected: str | None) -> str:
+        revision = self._service.save_ring(ring.tenant, document, expected)
+        self._note(ring.tenant, _mark(ring, document))
+        return revision
 
     def _refuse_regress(self, ring: Ring, expected: str | None) -> None:
         seen = self._seen.get(ring.tenant, 0) >> 64
