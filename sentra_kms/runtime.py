@@ -14,6 +14,7 @@ from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings, references_in
 from sentra_kms.encoding import strict_base64
 from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
+from sentra_kms.forks import ProcessBound
 from sentra_kms.hooktypes import Finding, Host, SecretRequest
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.manager import KeyManager
@@ -27,7 +28,7 @@ from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Setting
 _AUTH_KEY_SIZE = 32
 
 
-class KMS:
+class KMS(ProcessBound):
     """One environment of one configuration, in use. Made by `sentra_kms.load`.
 
     Opens no connection and reads no secret before the first operation that needs it. A context

@@ -17,6 +17,7 @@ from sentra_kms.errors import (
     TenantNotFound,
     UnsupportedOperation,
 )
+from sentra_kms.forks import ProcessBound
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.message import Buffer
@@ -47,7 +48,7 @@ _MAX_REQUEST = 256  # characters of a request id
 _KEY_SIZE = 32
 
 
-class KeyManager:
+class KeyManager(ProcessBound):
     """Per-tenant envelope encryption. Safe to use from many threads and after a fork.
 
     `clock` gives seconds since the epoch for the times in rings; `now` is monotonic.

@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidTag
 
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
 from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
+from sentra_kms.forks import ProcessBound
 from sentra_kms.keys.cache import Entry, KeyCache
 from sentra_kms.keys.message import (
     BODY_START,
@@ -31,7 +32,7 @@ from sentra_kms.keys.ring import Version
 from sentra_kms.tenant import check_tenant
 
 
-class TenantKeys:
+class TenantKeys(ProcessBound):
     """Encrypts and decrypts for one tenant; made by `KeyManager.tenant`, cheap to keep.
 
     Safe to use from many threads. A warm call takes no lock and asks nobody.
