@@ -1,9 +1,12 @@
-"""What a forked child must forget, such as locks that another thread held at the fork."""
+"""What a forked child must forget, such as locks that another thread held at the fork.
+
+And what may not go to another process any other way.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import NoReturn, Protocol
 from weakref import WeakSet
 
 
@@ -12,6 +15,17 @@ class Forked(Protocol):
 
     def after_fork(self) -> None:
         """Run in the child, while it has one thread."""
+
+
+class ProcessBound:
+    """What holds keys, connections and locks, and is neither pickled nor copied."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} is never pickled: call sentra_kms.load() in the other process"
+        )
 
 
 _watched: WeakSet[Forked] = WeakSet()

@@ -13,6 +13,7 @@ from typing import Self
 from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
+from sentra_kms.forks import ProcessBound
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
 from sentra_kms.keys.manager import KeyManager
@@ -25,7 +26,7 @@ _HEALTH_TIME = 5.0  # seconds for which an answer of `health` holds
 _Source = str | os.PathLike[str] | Mapping[str, object] | None
 
 
-class KMS:
+class KMS(ProcessBound):
     """One environment of one configuration, in use. Made by `sentra_kms.load`.
 
     Opens no connection and reads no secret before the first operation that needs it. A context

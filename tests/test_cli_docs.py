@@ -75,7 +75,9 @@ def test_every_command_has_an_example(name: str) -> None:
     assert any(f"sentra-kms {name}" in text for text, _ in _examples())
 
 
-@pytest.mark.parametrize("name", ["create", "list", "show", "rotate", "rewrap"])
+@pytest.mark.parametrize(
+    "name", ["create", "list", "show", "rotate", "rewrap", "backup", "restore"]
+)
 def test_every_command_on_tenants_has_an_example(name: str) -> None:
     """Nor any of those below `tenant`."""
     assert any(f"sentra-kms tenant {name}" in text for text, _ in _examples())

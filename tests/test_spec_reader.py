@@ -66,7 +66,9 @@ def test_vectors_are_what_their_maker_makes() -> None:
         assert (HERE / name).read_bytes() == data, f"{name} is stale: run make_vectors"
 
 
-@pytest.mark.parametrize("name", ["context", "derive", "local", "message", "ring", "wrap"])
+@pytest.mark.parametrize(
+    "name", ["backup", "context", "derive", "local", "message", "receipt", "ring", "wrap"]
+)
 def test_vectors_say_what_they_show(name: str) -> None:
     """Each vector has an id of its own in its section and says in one line what it shows."""
     for section in vectors(name).values():
@@ -431,7 +433,7 @@ def blocks(page: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["message.md", "ring.md"])
+@pytest.mark.parametrize("page", ["message.md", "ring.md", "backup.md", "receipt.md"])
 def test_the_programs_on_the_page_work(page: str) -> None:
     """A program on a page needs nothing but the page, and its assertions hold."""
     found = blocks(page, "python")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sentra_kms.cli.backup import backup, receipt, restore
 from sentra_kms.cli.output import hint, printable, to_terminal, write_json, write_line
 from sentra_kms.cli.rewrap import rewrap
 from sentra_kms.cli.session import Session, config_options
@@ -14,7 +15,7 @@ from sentra_kms.keys.info import RingInfo
 @click.group()
 @config_options
 def tenant() -> None:
-    """Make, list, show, rotate and rewrap tenants' key rings."""
+    """Make, list, show, rotate, rewrap, back up and restore tenants' key rings."""
 
 
 @tenant.command()
@@ -80,7 +81,8 @@ def rotate(session: Session, *, name: str, request_id: str | None) -> None:
     hint("Other processes take it up within ring_ttl (60 s unless configured).")
 
 
-tenant.add_command(rewrap)
+for _command in (rewrap, backup, restore, receipt):
+    tenant.add_command(_command)
 
 
 def _say_primary(session: Session, ring: RingInfo) -> None:

@@ -97,26 +97,30 @@ class Destruction:
                     "revoke: shred it",
                     subject=tenant,
                 )
+            self._receipt(operation, loaded.ring, loaded.ring, ())  # what keeps one from being made
             return states.shredded(loaded.ring)
 
         ring = self._rings.change(tenant, change)
         assert before is not None  # noqa: S101 - `change` was called, or it would have raised
         self._replace(ring)
-        acting = current_actor()
         remains = self._remains(before.ring, ring)
         numbers = tuple(version.version for version in ring.versions)
-        return Shredded(
-            Destroyed(tenant, numbers, remains),
-            make_receipt(
-                self._rings.store.authenticator,
-                operation,
-                before.ring,
-                ring.sequence,
-                time=self._clock(),
-                actor=acting.name if acting else None,
-                request=acting.request_id if acting else None,
-                remains=remains,
-            ),
+        receipt = self._receipt(operation, before.ring, ring, remains)
+        return Shredded(Destroyed(tenant, numbers, remains), receipt)
+
+    def _receipt(
+        self, operation: Operation, before: Ring, after: Ring, remains: tuple[Remains, ...]
+    ) -> bytes:
+        acting = current_actor()
+        return make_receipt(
+            self._rings.store.authenticator,
+            operation,
+            before,
+            after.sequence,
+            time=self._clock(),
+            actor=acting.name if acting else None,
+            request=acting.request_id if acting else None,
+            remains=remains,
         )
 
     def _of(self, tenant: str) -> Destroyed | None:

@@ -36,6 +36,11 @@ class Seen:
         """Return the highest sequence seen, 0 if none was."""
         return self._marks.get(tenant, 0) >> _BITS
 
+    def has_newer(self, ring: Ring, document: bytes) -> bool:
+        """Whether a ring above this one was seen, or another of its sequence."""
+        seen, mark = self._marks.get(ring.tenant, 0), _mark(ring, document)
+        return mark != seen and mark >> _BITS <= seen >> _BITS
+
     def refuse_rollback(self, ring: Ring, document: bytes, seen: int) -> None:
         """Raise `RingRejected` for a ring that is behind `seen`; note one that is not."""
         mark = _mark(ring, document)

@@ -123,6 +123,35 @@ class RingStore:
         service = self._service if over is None else over.service
         return self._save(service, ring, None if over is None else over.revision)
 
+    def save_over(self, ring: Ring, revision: str | None) -> None:
+        """Store a ring over a revision of the store, whatever that holds; as `save` does."""
+        self._save(self._service, ring, revision)
+
+    def put_back(self, ring: Ring, document: bytes, revision: str | None) -> None:
+        """Store the document of a ring, verified and decoded, byte for byte; as `save_over` does.
+
+        Raises `RingRejected` if this process has seen a newer one, or another of its sequence.
+        """
+        if self.has_seen_newer(ring, document):
+            raise RingRejected(
+                f"the ring of '{ring.tenant}' of sequence {ring.sequence} was not put back: this "
+                f"process has seen sequence {self.seen(ring.tenant)}, or another of its own",
+                subject=ring.tenant,
+            )
+        self._put(self._service, ring, document, revision)
+
+    def revision(self, tenant: str) -> str:
+        """Return the revision of what is stored, though it be refused as a ring."""
+        return self._service.load_ring(tenant).revision
+
+    def is_here(self, loaded: Loaded) -> bool:
+        """Whether a ring is in the store itself, and not in the previous one."""
+        return loaded.service is self._service
+
+    def has_seen_newer(self, ring: Ring, document: bytes) -> bool:
+        """Whether this process has seen a ring above this one, or another of its sequence."""
+        return self._seen.has_newer(ring, document)
+
     def seen(self, tenant: str) -> int:
         """Return the highest sequence that was read or saved of a tenant's ring, 0 if none was."""
         return self._seen.sequence(tenant)
@@ -134,7 +163,7 @@ class RingStore:
         the same time.
         """
         loaded = self.load(tenant)
-        if loaded.service is self._service:
+        if self.is_here(loaded):
             return loaded
         marked = self._save(loaded.service, moved(loaded.ring, self.name), loaded.revision)
         return self._finish(marked)
@@ -213,6 +242,11 @@ class RingStore:
         payload = encode(ring)
         decode(payload, ring.tenant)  # what no reader would accept is not saved
         document = self._authenticator.sign(ring.tenant, payload)
+        return self._put(service, ring, document, expected)
+
+    def _put(
+        self, service: RingService, ring: Ring, document: bytes, expected: str | None
+    ) -> Loaded:
         revision = service.save_ring(ring.tenant, document, expected)
         self._seen.saved(ring, document)
         return Loaded(ring, document, revision, service)

@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
 from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
+from sentra_kms.forks import ProcessBound
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
@@ -40,7 +41,7 @@ _NONCES = f"{NONCE_SIZE}s"
 _RUN = 128  # small messages of a batch for each look at the clock: 2 MiB at most
 
 
-class TenantKeys:
+class TenantKeys(ProcessBound):
     """Encrypts and decrypts for one tenant; made by `KeyManager.tenant`, cheap to keep.
 
     Safe to use from many threads. A warm call takes no lock and asks nobody.

@@ -1,4 +1,4 @@
-"""An independent reader of key rings and messages, written from `docs/spec/` alone.
+"""An independent reader of all that is stored or handed out, written from `docs/spec/` alone.
 
 It imports the standard library and `cryptography` and nothing else, so that it can disagree with
 the package. It favours plainness over speed: no cache, no I/O, one function a rule.
@@ -27,6 +27,8 @@ MAX_DOCUMENT = 256 * 1024
 MAX_WRAPS = 16
 MAX_VERSION = 2**32 - 1
 MAX_SEQUENCE = 2**63 - 1
+MAX_RECEIPT = 1024 * 1024
+LAST_TIME = 253_402_300_799
 MIN_MASTER_KEY = 32
 OVERHEAD = 96
 
@@ -485,6 +487,166 @@ def _time(value: object) -> datetime:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
         _reject("no such time")
+
+
+# --- backups and receipts ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tenant's part of a backup."""
+
+    backup_id: bytes
+    index: int
+    last: bool
+    time: int
+    document: bytes
+    ring: Ring
+
+
+def end_mac(auth_key: bytes, label: str, tenant: str, before: bytes) -> bytes:
+    """The MAC that ends a receipt and each record of a backup."""
+    key = derive(auth_key, label, lp(tenant.encode()), 32)
+    return hmac.digest(key, before, hashlib.sha512)[:32]
+
+
+def open_backup(data: bytes, auth_keys: Iterable[bytes]) -> list[Record]:
+    """Return the records of a backup, all of which were verified."""
+    keys = list(auth_keys)
+    records: list[Record] = []
+    start = 0
+    while not records or not records[-1].last:
+        record, start = _record(data, start, keys)
+        first = records[0] if records else record
+        if (record.backup_id, record.time) != (first.backup_id, first.time):
+            _reject("a record of another backup")
+        if record.index != len(records):
+            _reject("a record is missing, or out of order")
+        if any(record.ring.tenant == before.ring.tenant for before in records):
+            _reject("a tenant twice")
+        records.append(record)
+    if start != len(data):
+        raise MalformedInput("something after the last record")
+    return records
+
+
+def _record(data: bytes, start: int, keys: list[bytes]) -> tuple[Record, int]:
+    head, at = _part(data, start, 41)
+    if head[:4] != b"SKB\x01" or head[24] > 1:
+        raise MalformedInput("not a record of format 1")
+    time = int.from_bytes(head[25:33], "big")
+    if time > LAST_TIME:
+        raise MalformedInput("time")
+    name, at = _counted(data, at, 120)
+    document, at = _counted(data, at, MAX_DOCUMENT)
+    try:
+        tenant = check_tenant(name.decode("ascii"))
+    except UnicodeDecodeError:
+        raise MalformedInput("not a tenant id") from None
+    before = data[start:at]
+    mac, at = _part(data, at, 32)
+    _check_end(keys, head[33:41], "backup-mac/v1", tenant, before, mac)
+    ring = open_ring(document, tenant, keys)
+    if ring.moved_to is not None:
+        _reject("the mark of a ring that moved")
+    number = int.from_bytes(head[20:24], "big")
+    return Record(head[4:20], number, head[24] == 1, time, document, ring), at
+
+
+def _part(data: bytes, start: int, size: int) -> tuple[bytes, int]:
+    part = data[start : start + size]
+    if len(part) != size:
+        raise MalformedInput("the file ends too early")
+    return part, start + size
+
+
+def _counted(data: bytes, start: int, most: int) -> tuple[bytes, int]:
+    size, at = _part(data, start, 4)
+    number = int.from_bytes(size, "big")
+    if not 1 <= number <= most:
+        raise MalformedInput("a length out of bounds")
+    return _part(data, at, number)
+
+
+def _check_end(
+    keys: list[bytes], named: bytes, label: str, tenant: str, before: bytes, mac: bytes
+) -> None:
+    for key in keys:
+        if hmac.compare_digest(auth_id(key), named):
+            if not hmac.compare_digest(end_mac(key, label, tenant, before), mac):
+                _reject("the MAC is wrong")
+            return
+    _reject("no configured key has this auth id")
+
+
+_RECEIPT = (
+    "format auth_id operation tenant ring_id sequence policy time actor request versions remains"
+)
+
+
+def open_receipt(data: bytes, auth_keys: Iterable[bytes]) -> dict[str, Any]:
+    """Return the fields of an authentic receipt, bytes and times as they are written."""
+    if len(data) > MAX_RECEIPT:
+        raise MalformedInput("longer than 1 MiB")
+    line, mac = data[:-32], data[-32:]
+    if line.count(b"\n") != 1 or not line.endswith(b"\n"):
+        raise MalformedInput("not one line and 32 bytes")
+    try:
+        value = _json(line[:-1])
+        fields = _receipt(value)
+    except RingRejected as error:
+        raise MalformedInput(str(error)) from None
+    if json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() != line[:-1]:
+        raise MalformedInput("not canonical")
+    named = bytes.fromhex(fields["auth_id"])
+    _check_end(list(auth_keys), named, "receipt-mac/v1", fields["tenant"], line, mac)
+    return fields
+
+
+def _receipt(value: object) -> dict[str, Any]:
+    fields = _ordered(value, _RECEIPT)
+    if _integer(fields["format"], 1, 2**31) != 1:
+        _reject("unknown format")
+    _hex(fields["auth_id"], 16)
+    _one_of(fields["operation"], "shred", "revoke")
+    check_tenant(fields["tenant"])
+    _hex(fields["ring_id"], 24)
+    _integer(fields["sequence"], 1, MAX_SEQUENCE)
+    _filled(fields["policy"])
+    _time(fields["time"])
+    _optional(fields["actor"], _filled)
+    _optional(fields["request"], _filled)
+    numbers = [_receipt_version(item) for item in _array(fields["versions"])]
+    if not numbers or any(a >= b for a, b in pairwise(numbers)):
+        _reject("versions are not ascending")
+    for item in _array(fields["remains"]):
+        place = _ordered(item, "where until")
+        _filled(place["where"])
+        _optional(place["until"], _time)
+    return fields
+
+
+def _receipt_version(value: object) -> int:
+    version = _ordered(value, "version check wraps")
+    _base64(version["check"], 32)
+    for item in _array(version["wraps"]):
+        wrap = _ordered(item, "kek key_id key_version")
+        _kek(wrap["kek"])
+        _filled(wrap["key_id"])
+        _optional(wrap["key_version"], _filled)
+    return _integer(version["version"], 1, MAX_VERSION)
+
+
+def _ordered(value: object, names: str) -> dict[str, Any]:
+    fields = _fields(value, names)
+    if list(fields) != names.split():
+        _reject("fields in another order")
+    return fields
+
+
+def _hex(value: object, digits: int) -> None:
+    if re.fullmatch(f"[0-9a-f]{{{digits}}}", _text(value)) is None:
+        _reject("not lower-case hex of the right length")
 
 
 # --- tenant keys and messages -----------------------------------------------------------------

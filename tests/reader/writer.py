@@ -17,6 +17,7 @@ from tests.reader.reader import (
     check_value,
     derive,
     encode_context,
+    end_mac,
     lp,
     message_keys,
     ring_mac,
@@ -122,3 +123,65 @@ def sign(auth_key: bytes, tenant: str, payload: bytes) -> bytes:
     """A ring document: the header line with its MAC, then the payload."""
     mac = ring_mac(auth_key, tenant, payload).hex()
     return f"sentra-ring 1 {auth_id(auth_key).hex()} {mac}\n".encode() + payload
+
+
+def backup_record(
+    auth_key: bytes,
+    backup_id: bytes,
+    index: int,
+    time: int,
+    tenant: bytes,
+    document: bytes,
+    *,
+    last: int,
+    magic: bytes = b"SKB\x01",
+) -> bytes:
+    """One record of a backup, whatever it holds, with a right MAC."""
+    before = b"".join(
+        (
+            magic,
+            backup_id,
+            u32(index),
+            bytes([last]),
+            time.to_bytes(8, "big"),
+            auth_id(auth_key),
+            lp(tenant),
+            lp(document),
+        )
+    )
+    return before + end_mac(auth_key, "backup-mac/v1", tenant.decode("latin-1"), before)
+
+
+def receipt(auth_key: bytes, tenant: str, line: bytes) -> bytes:
+    """A receipt of this line, whatever it says, with a right MAC."""
+    return line + end_mac(auth_key, "receipt-mac/v1", tenant, line)
+
+
+def receipt_fields(
+    auth_key: bytes, tenant: str, ring_id: bytes, sequence: int, versions: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The fields of a receipt for the `versions` of a ring's payload."""
+    return {
+        "format": 1,
+        "auth_id": auth_id(auth_key).hex(),
+        "operation": "shred",
+        "tenant": tenant,
+        "ring_id": ring_id.hex(),
+        "sequence": sequence,
+        "policy": "default",
+        "time": "2026-02-01T12:00:00Z",
+        "actor": "user:42",
+        "request": "change-4711",
+        "versions": [
+            {
+                "version": version["version"],
+                "check": version["check"],
+                "wraps": [
+                    {name: wrap[name] for name in ("kek", "key_id", "key_version")}
+                    for wrap in version["wraps"]
+                ],
+            }
+            for version in versions
+        ],
+        "remains": [],
+    }

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import contexts, local, messages, rings
+from tests.vectors import backups, contexts, local, messages, receipts, rings
 
 HERE = Path(__file__).parent
 
@@ -18,10 +18,12 @@ HERE = Path(__file__).parent
 def make() -> dict[str, bytes]:
     """Return the bytes of every vector file by name."""
     files: dict[str, Any] = {
+        "backup.json": backups.backup_vectors(),
         "context.json": contexts.context_vectors(),
         "derive.json": contexts.derive_vectors(),
         "local.json": local.local_vectors(),
         "message.json": messages.message_vectors(),
+        "receipt.json": receipts.receipt_vectors(),
         "ring.json": rings.ring_vectors(),
         "wrap.json": local.wrap_vectors(),
     }
