@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import sentra_kms
+from sentra_kms.backends.master_key import MasterKey
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.receipt import Remains, make_receipt
+from sentra_kms.keys.ring import decode
+from sentra_kms.material import KeyMaterial
 from tests.test_cli_support import (
     ENVIRONMENT,
+    MASTER_KEY,
+    OTHER_MASTER_KEY,
     error_of,
     on_terminal,
     process,
@@ -221,25 +224,33 @@ def test_another_process_restores() -> None:
 # --- receipts ---------------------------------------------------------------------------------
 
 
+def authenticator(master: str) -> Authenticator:
+    """An authenticator whose key follows from a master key."""
+    key = MasterKey(KeyMaterial(master.encode())).ring_auth_key()
+    return Authenticator([lambda: AuthKey("", key)])
+
+
+def made(master: str) -> bytes:
+    """A receipt for acme, made with a key that follows from a master key."""
+    document = Path("keys/acme.ring").read_bytes()
+    ring = decode(authenticator(MASTER_KEY).verify("acme", document), "acme")
+    remains = [Remains("backups", None), Remains("older revisions", "2027-01-01T00:00:00Z")]
+    return make_receipt(
+        authenticator(master),
+        "shred",
+        ring,
+        2,
+        time=1_770_000_000.0,
+        actor="cli:root",
+        request=None,
+        remains=remains,
+    )
+
+
 @pytest.fixture
-def receipt(rings: list[str]) -> Iterator[bytes]:
+def receipt(rings: list[str]) -> bytes:
     """A receipt for acme, made with the project's authentication key."""
-    with sentra_kms.load() as kms:
-        store = kms.keys._rings.store
-        ring = store.load("acme").ring
-        yield make_receipt(
-            store.authenticator,
-            "shred",
-            ring,
-            2,
-            time=1_770_000_000.0,
-            actor="cli:root",
-            request=None,
-            remains=[
-                Remains("backups", None),
-                Remains("older revisions", "2027-01-01T00:00:00Z"),
-            ],
-        )
+    return made(MASTER_KEY)
 
 
 def test_receipt(receipt: bytes) -> None:
@@ -276,12 +287,6 @@ def test_receipt_that_is_none(receipt: bytes) -> None:
     Path("cut").write_bytes(receipt[:-1])
     assert run("tenant", "receipt", "cut").exit_code == 13
     assert run("tenant", "receipt", "nothing").exit_code == 16
-    stranger = Authenticator(
-        [lambda: AuthKey("", sentra_kms.KeyMaterial(bytes(32)))],
-    )
-    with sentra_kms.load() as kms:
-        ring = kms.keys._rings.store.load("acme").ring
-    other = make_receipt(stranger, "shred", ring, 2, time=0.0, actor=None, request=None, remains=[])
-    result = run("tenant", "receipt", "-", stdin=other)
+    result = run("tenant", "receipt", "-", stdin=made(OTHER_MASTER_KEY))
     assert result.exit_code == 9
     assert "another master key?" in result.stderr

@@ -8,12 +8,18 @@ import msgspec
 import pytest
 
 from sentra_kms.errors import MalformedInput
+from sentra_kms.keys.document import Authenticator
 from sentra_kms.keys.receipt import MAX_RECEIPT, Remains, make_receipt
-from sentra_kms.keys.ring import Ring
+from sentra_kms.keys.ring import Ring, decode
 from tests.keys.conftest import Site
 from tests.reader import reader
 
 TIME = 1_770_000_000.9
+
+
+def stored(site: Site) -> Ring:
+    """Acme's ring as it is stored."""
+    return decode(Authenticator([site.auth_key]).verify("acme", site.document()), "acme")
 
 
 def made(site: Site, **changes: Any) -> bytes:
@@ -21,17 +27,17 @@ def made(site: Site, **changes: Any) -> bytes:
     kms = site.open("local:m1", "local:m2")
     kms.keys.create("acme", exist_ok=True)
     kms.keys.rotate("acme", request_id="second")
-    store = kms.keys._rings.store
+    authenticator = Authenticator([site.auth_key])
     facts: dict[str, Any] = {
         "operation": "shred",
-        "before": store.load("acme").ring,
+        "before": stored(site),
         "sequence": 3,
         "time": TIME,
         "actor": "user:42",
         "request": "r-1",
         "remains": [Remains("backups", None)],
     }
-    return make_receipt(store.authenticator, **(facts | changes))
+    return make_receipt(authenticator, **(facts | changes))
 
 
 def test_a_receipt_says_what_was_there(key_site: Site) -> None:
@@ -74,7 +80,7 @@ def test_the_receipt_of_a_full_ring_fits(key_site: Site) -> None:
     """A ring can never hold more than a receipt can."""
     kms = key_site.open()
     kms.keys.create("acme")
-    ring: Ring = kms.keys._rings.store.load("acme").ring
+    ring = stored(key_site)
     version = ring.versions[0]
     wraps = tuple(
         msgspec.structs.replace(version.wraps[0], kek=f"local:k{number}") for number in range(16)
