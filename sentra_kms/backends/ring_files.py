@@ -40,7 +40,8 @@ _LEFT_BEHIND = re.compile(r"\.[a-z0-9=._-]+\.[a-z0-9_]{8}\.tmp")
 _LOCK = re.compile(r"\.[a-z0-9=._-]+\.lock")
 _LOCK_POLL = 0.002  # seconds between two tries at a lock
 _NOT_OURS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
-_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_ACCESS = {errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def file_name(tenant: str) -> str:
@@ -345,7 +346,15 @@ def _translate(error: OSError, path: str) -> KMSError:
         return AccessDenied(f"{path} is a symlink, or not what should stand there: remove it")
     if error.errno in _NO_ACCESS:
         return AccessDenied(f"the operating system denies access to {path}: check owner and mode")
-    return ServiceUnavailable(f"{path} cannot be used now: {os.strerror(error.errno or 0)}")
+    if error.errno == errno.EROFS:
+        return AccessDenied(
+            f"{path} is on a file system that is mounted read-only: mount it for writing; if the "
+            "system made it so itself, look at its log first"
+        )
+    told = os.strerror(error.errno or 0)
+    if error.errno in _FULL:
+        return ServiceUnavailable(f"{path} cannot be written: {told}. Free some and try again")
+    return ServiceUnavailable(f"{path} cannot be used now: {told}")
 
 
 def _vendor(error: OSError) -> VendorError:

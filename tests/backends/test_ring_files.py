@@ -451,6 +451,33 @@ def test_disk_that_fails_leaves_the_old_ring(
     assert kms.keys.create("new").primary == 1
 
 
+@pytest.mark.parametrize("step", STEPS, ids="-".join)
+def test_read_only_file_system_is_told_as_such(
+    site: Site, recorder: Recorder, step: tuple[str, str]
+) -> None:
+    """AccessDenied that says what to do: owner and mode are not what is wrong."""
+    kms = site.open()
+    kms.keys.create("acme")
+    recorder.fail = failing(*step, errno.EROFS)
+    with pytest.raises(AccessDenied, match="mounted read-only: mount it for writing") as caught:
+        kms.keys.rotate("acme")
+    assert not caught.value.retryable
+    assert isinstance(caught.value.__cause__, VendorError)
+    assert caught.value.__cause__.code == "EROFS"
+    recorder.fail = None
+    assert kms.keys.rotate("acme").primary == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_full_disk_says_what_to_do(site: Site, recorder: Recorder, code: int) -> None:
+    """No room, or none within the quota: free some."""
+    kms = site.open()
+    kms.keys.create("acme")
+    recorder.fail = failing("write", "file", code)
+    with pytest.raises(ServiceUnavailable, match="Free some and try again"):
+        kms.keys.rotate("acme")
+
+
 @pytest.mark.parametrize("code", DISK, ids=errno.errorcode.get)
 def test_directory_flush_that_fails_is_told_and_loses_nothing(
     site: Site, recorder: Recorder, code: int
