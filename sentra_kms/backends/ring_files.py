@@ -28,6 +28,7 @@ from sentra_kms.errors import (
     Timeout,
     VendorError,
 )
+from sentra_kms.forks import tell_after_fork
 from sentra_kms.hookspecs import PartHooks, RingHooks, hookimpl
 from sentra_kms.hooktypes import Finding, RingPage, StoredRing
 from sentra_kms.tenant import is_tenant
@@ -74,6 +75,17 @@ class RingFiles(RingHooks, PartHooks):
     def __init__(self, directory: str, *, network_allowed: bool) -> None:
         self._directory = os.path.abspath(directory)
         self._network_allowed = network_allowed
+        self._locks: set[int] = set()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Close the locks that other threads of the parent hold: a child would go on holding them.
+
+        That is, if the parent is killed before it unlocks, for as long as the child lives.
+        """
+        for file in self._locks:
+            os.close(file)
+        self._locks.clear()
 
     @hookimpl
     def load_ring(self, tenant: str, timeout: float) -> StoredRing:
@@ -291,6 +303,7 @@ class RingFiles(RingHooks, PartHooks):
         from filelock import lock_descriptor, unlock_descriptor  # 25 ms to import; rarely needed
 
         file = self._open_lock(folder, tenant)
+        self._locks.add(file)
         try:
             deadline = time.monotonic() + timeout
             while not lock_descriptor(file, blocking=False):
@@ -305,6 +318,7 @@ class RingFiles(RingHooks, PartHooks):
             finally:
                 unlock_descriptor(file)  # at once, even if a forked child still holds the file
         finally:
+            self._locks.discard(file)  # first: once it is closed, the number may be another file's
             os.close(file)
 
 

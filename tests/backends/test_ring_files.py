@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -616,6 +617,37 @@ def test_lock_of_a_killed_process_is_free(
     process.communicate()
     assert (site.directory / ".acme.lock").exists()
     assert kms.keys.rotate("acme").primary == 2
+
+
+FORK_AND_DIE = """
+import os, signal, sys
+from sentra_kms.backends.ring_files import RingFiles
+rings = RingFiles(sys.argv[1], network_allowed=True)
+with rings._opened(create=True) as folder, rings._locked(folder, "acme", 5.0):
+    if os.fork() == 0:
+        os.write(1, b"alive")
+        os.read(0, 1)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_lock_of_a_killed_process_is_free_though_its_fork_lives(
+    rings: RingFiles, directory: Path
+) -> None:
+    """A child forked in the middle of another thread's save does not inherit the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK_AND_DIE, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(5) == b"alive"
+    assert process.wait(30) == -signal.SIGKILL
+    try:
+        rings.save_ring("acme", b"1", None, 0.1)
+    finally:
+        process.communicate()  # closes what the child reads
 
 
 def test_waiting_for_a_lock_ends_when_it_is_free(
