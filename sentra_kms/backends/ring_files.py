@@ -28,6 +28,7 @@ from sentra_kms.errors import (
     Timeout,
     VendorError,
 )
+from sentra_kms.forks import tell_after_fork
 from sentra_kms.hookspecs import PartHooks, RingHooks, hookimpl
 from sentra_kms.hooktypes import Finding, RingPage, StoredRing
 from sentra_kms.tenant import is_tenant
@@ -40,7 +41,8 @@ _LEFT_BEHIND = re.compile(r"\.[a-z0-9=._-]+\.[a-z0-9_]{8}\.tmp")
 _LOCK = re.compile(r"\.[a-z0-9=._-]+\.lock")
 _LOCK_POLL = 0.002  # seconds between two tries at a lock
 _NOT_OURS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
-_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_ACCESS = {errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def file_name(tenant: str) -> str:
@@ -73,6 +75,17 @@ class RingFiles(RingHooks, PartHooks):
     def __init__(self, directory: str, *, network_allowed: bool) -> None:
         self._directory = os.path.abspath(directory)
         self._network_allowed = network_allowed
+        self._locks: set[int] = set()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Close the locks that other threads of the parent hold: a child would go on holding them.
+
+        That is, if the parent is killed before it unlocks, for as long as the child lives.
+        """
+        for file in self._locks:
+            os.close(file)
+        self._locks.clear()
 
     @hookimpl
     def load_ring(self, tenant: str, timeout: float) -> StoredRing:
@@ -290,6 +303,7 @@ class RingFiles(RingHooks, PartHooks):
         from filelock import lock_descriptor, unlock_descriptor  # 25 ms to import; rarely needed
 
         file = self._open_lock(folder, tenant)
+        self._locks.add(file)
         try:
             deadline = time.monotonic() + timeout
             while not lock_descriptor(file, blocking=False):
@@ -304,6 +318,7 @@ class RingFiles(RingHooks, PartHooks):
             finally:
                 unlock_descriptor(file)  # at once, even if a forked child still holds the file
         finally:
+            self._locks.discard(file)  # first: once it is closed, the number may be another file's
             os.close(file)
 
 
@@ -345,7 +360,15 @@ def _translate(error: OSError, path: str) -> KMSError:
         return AccessDenied(f"{path} is a symlink, or not what should stand there: remove it")
     if error.errno in _NO_ACCESS:
         return AccessDenied(f"the operating system denies access to {path}: check owner and mode")
-    return ServiceUnavailable(f"{path} cannot be used now: {os.strerror(error.errno or 0)}")
+    if error.errno == errno.EROFS:
+        return AccessDenied(
+            f"{path} is on a file system that is mounted read-only: mount it for writing; if the "
+            "system made it so itself, look at its log first"
+        )
+    told = os.strerror(error.errno or 0)
+    if error.errno in _FULL:
+        return ServiceUnavailable(f"{path} cannot be written: {told}. Free some and try again")
+    return ServiceUnavailable(f"{path} cannot be used now: {told}")
 
 
 def _vendor(error: OSError) -> VendorError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -451,6 +452,33 @@ def test_disk_that_fails_leaves_the_old_ring(
     assert kms.keys.create("new").primary == 1
 
 
+@pytest.mark.parametrize("step", STEPS, ids="-".join)
+def test_read_only_file_system_is_told_as_such(
+    site: Site, recorder: Recorder, step: tuple[str, str]
+) -> None:
+    """AccessDenied that says what to do: owner and mode are not what is wrong."""
+    kms = site.open()
+    kms.keys.create("acme")
+    recorder.fail = failing(*step, errno.EROFS)
+    with pytest.raises(AccessDenied, match="mounted read-only: mount it for writing") as caught:
+        kms.keys.rotate("acme")
+    assert not caught.value.retryable
+    assert isinstance(caught.value.__cause__, VendorError)
+    assert caught.value.__cause__.code == "EROFS"
+    recorder.fail = None
+    assert kms.keys.rotate("acme").primary == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_full_disk_says_what_to_do(site: Site, recorder: Recorder, code: int) -> None:
+    """No room, or none within the quota: free some."""
+    kms = site.open()
+    kms.keys.create("acme")
+    recorder.fail = failing("write", "file", code)
+    with pytest.raises(ServiceUnavailable, match="Free some and try again"):
+        kms.keys.rotate("acme")
+
+
 @pytest.mark.parametrize("code", DISK, ids=errno.errorcode.get)
 def test_directory_flush_that_fails_is_told_and_loses_nothing(
     site: Site, recorder: Recorder, code: int
@@ -589,6 +617,37 @@ def test_lock_of_a_killed_process_is_free(
     process.communicate()
     assert (site.directory / ".acme.lock").exists()
     assert kms.keys.rotate("acme").primary == 2
+
+
+FORK_AND_DIE = """
+import os, signal, sys
+from sentra_kms.backends.ring_files import RingFiles
+rings = RingFiles(sys.argv[1], network_allowed=True)
+with rings._opened(create=True) as folder, rings._locked(folder, "acme", 5.0):
+    if os.fork() == 0:
+        os.write(1, b"alive")
+        os.read(0, 1)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_lock_of_a_killed_process_is_free_though_its_fork_lives(
+    rings: RingFiles, directory: Path
+) -> None:
+    """A child forked in the middle of another thread's save does not inherit the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK_AND_DIE, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(5) == b"alive"
+    assert process.wait(30) == -signal.SIGKILL
+    try:
+        rings.save_ring("acme", b"1", None, 0.1)
+    finally:
+        process.communicate()  # closes what the child reads
 
 
 def test_waiting_for_a_lock_ends_when_it_is_free(
