@@ -19,7 +19,7 @@ TYPED := $(wildcard sentra_kms tests examples benchmarks conftest.py docs/conf.p
 NEWER := 3.12 3.13 3.14
 COVERAGE := 95
 
-.PHONY: help demo test test-newer quick bench lint format docs dist clean
+.PHONY: help demo test test-newer quick soak bench lint format docs dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-newer: $(DEV_READY) ## the core's tests on each newer Python that is instal
 
 quick: $(DEV_READY) ## the core's tests without servers, slow ones and coverage
 	@$(BIN)/python -m pytest -m "not server and not slow"
+
+soak: $(DEV_READY) ## the tests marked soak at full length; SENTRA_SOAK_SEED=N does a run again
+	@SENTRA_SOAK=1 $(BIN)/python -m pytest -m soak -rP --durations=0 --durations-min=1
 
 bench: $(DEV_READY) ## what the hot paths cost, as ratios measured in one run
 	@$(BIN)/python -m benchmarks

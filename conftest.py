@@ -13,7 +13,15 @@ from sybil.evaluators.doctest import DocTestEvaluator
 from sybil.parsers.abstract.doctest import DocTestStringParser
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from tests import soak
+
 collect_ignore = ["docs/conf.py"]
+
+
+def pytest_report_header() -> str:
+    """Say how long the soak tests are, and what seed does this run again."""
+    return soak.header()
+
 
 _blocks = CodeBlockParser("pycon")
 _doctests = DocTestStringParser(DocTestEvaluator(ELLIPSIS))
