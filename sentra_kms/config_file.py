@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import TypeGuard, cast
 
 from sentra_kms.errors import ConfigurationError, MalformedInput
@@ -27,10 +26,15 @@ class ConfigFile:
     @classmethod
     def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
         """Read a path, a mapping, or the file that the environment or directory has."""
+        failure: str
         if isinstance(source, Mapping):
-            with suppress(RecursionError):
+            try:
                 return cls("the mapping passed to load()", os.getcwd(), _plain(source))
-            raise ConfigurationError("the mapping passed to load() is nested without end")
+            except RecursionError:
+                failure = "the mapping passed to load() is nested without end"
+            except ConfigurationError as error:
+                failure = error.message
+            raise ConfigurationError(failure)  # anew, since the frames below hold its values
         if source is not None and not isinstance(source, (str, os.PathLike)):
             raise MalformedInput(
                 f"a configuration is a path, a mapping or None, not {type(source).__name__}"
@@ -123,12 +127,24 @@ class ConfigFile:
         return name
 
 
-def _plain(table: Mapping[str, object]) -> Table:
+def _plain(table: Mapping[str, object], where: str = "the top") -> Table:
     """Copy tables of any kind of mapping, so that nothing changes while they are read."""
-    return {
-        key: _plain(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-    }
+    plain: Table = {}
+    for key, value in table.items():
+        _check_key(key, where)
+        if isinstance(value, Mapping):
+            below = f"{where[:-1]}.{key}]" if where.endswith("]") else f"[{key}]"
+            plain[key] = _plain(cast("Mapping[str, object]", value), below)
+        else:
+            plain[key] = value
+    return plain
+
+
+def _check_key(key: object, where: str) -> None:
+    if not isinstance(key, str):
+        raise ConfigurationError(
+            f"the mapping passed to load(): {where}: a key is text, not {type(key).__name__}"
+        )
 
 
 def is_table(value: object) -> TypeGuard[Table]:
