@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sentra_kms.errors import RingRejected
-from sentra_kms.keys.document import AuthKey, Authenticator
+from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.ring import Ring, decode, encode
 from sentra_kms.material import KeyMaterial
 from tests.reader import reader, writer

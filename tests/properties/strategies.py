@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from sentra_kms.context import Context
-from sentra_kms.keys.ring import Ring, Version, Wrap
+from sentra_kms.keys.ring import Ring, State, Version, Wrap
 
 TENANTS = st.builds(
     str.__add__,
@@ -23,6 +23,8 @@ BACKENDS = st.builds(
     st.sampled_from(string.ascii_lowercase),
     st.text(alphabet=string.ascii_lowercase + string.digits + "+.-", max_size=8),
 )
+
+STATES: list[State] = ["enabled", "enabled", "disabled", "scheduled", "destroyed"]
 
 # Short and often alike, with what the encodings themselves are made of.
 TEXTS = st.one_of(
@@ -74,7 +76,7 @@ def keks(draw: st.DrawFn) -> str:
 @st.composite
 def versions(draw: st.DrawFn, number: int) -> Version:
     """A version of this number that keeps every rule."""
-    state = draw(st.sampled_from(["enabled", "enabled", "disabled", "scheduled", "destroyed"]))
+    state: State = draw(st.sampled_from(STATES))
     scheduled = {"scheduled": times(), "destroyed": st.one_of(st.none(), times())}
     most = draw(st.sampled_from([1, 1, 2, 2, 16]))
     names = draw(st.lists(keks(), min_size=1, max_size=most, unique=True))

@@ -7,7 +7,7 @@ bytes name; any other is the document itself.
 from __future__ import annotations
 
 from sentra_kms.errors import RingRejected
-from sentra_kms.keys.document import AuthKey, Authenticator
+from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.material import KeyMaterial
 from tests.reader import reader, writer
 
