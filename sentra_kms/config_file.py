@@ -28,6 +28,7 @@ class ConfigFile:
     @classmethod
     def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
         """Read a path, a mapping, or the file that the environment or directory has."""
+        failure: str
         if isinstance(source, Mapping):
             try:
                 return cls(_MAPPING, os.getcwd(), _plain(source, ()))

@@ -11,9 +11,20 @@ from typing import Any, Protocol
 import hypothesis
 import pytest
 
-# How long an example takes depends on the machine, and is no property of the code.
-hypothesis.settings.register_profile("tests", deadline=None)
-hypothesis.settings.load_profile("tests")
+from tests import soak
+
+# How long an example takes depends on the machine, and is no property of the code. Short runs try
+# the same examples every time; long ones try others each time and print how to do one again.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile(
+    "soak",
+    deadline=None,
+    max_examples=5_000,
+    print_blob=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("soak" if soak.FULL_LENGTH else "tests")
 
 MASTER_KEYS = {
     "2026-11": base64.b64encode(bytes(range(32))).decode("ascii"),

@@ -173,7 +173,7 @@ def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:
             try:
                 writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
             except OSError as error:
-                assert error.errno == errno.ENXIO  # noqa: PT017 - part of the wait
+                assert error.errno == errno.ENXIO
         child.send_signal(signal.SIGINT)
         # Its end of file wakes a child that was told just before it began to read.
         if writer is not None:

@@ -206,7 +206,9 @@ class Ledger:
             assert {handle.decrypt(message) for message in known.messages} <= {text}
             assert handle.decrypt(handle.encrypt(text)) == text
         assert list(kms.keys.tenants()) == sorted(self.known)
-        assert not [found for found in kms._bindings["local"].check() if found.level == "error"]
+        assert not [
+            found for found in kms._wiring.bindings["local"].check() if found.level == "error"
+        ]
         return took_effect
 
     def _took_effect_as_create(self, kms: KMS, tenant: str) -> bool:

@@ -149,30 +149,6 @@ def test_forked_child_has_a_salt_and_nonces_of_its_own(memory_kms: KMS) -> None:
     assert {acme.decrypt(message) for message in messages} == {b"child!"}
 
 
-def test_fork_below_python_repeats_no_nonce(memory_kms: KMS) -> None:
-    """A fork that Python's hooks never see, or a restored snapshot, draws other nonces."""
-    import ctypes
-    import os
-
-    acme = memory_kms.keys.tenant("acme")
-    acme.encrypt(b"x")
-    read_end, write_end = os.pipe()
-    child = ctypes.PyDLL(None).fork()
-    if child == 0:
-        try:
-            os.write(write_end, b"".join(nonce_of(acme.encrypt(b"x")) for _ in range(64)))
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        drawn = pipe.read()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    theirs = {drawn[start : start + 12] for start in range(0, len(drawn), 12)}
-    mine = {nonce_of(acme.encrypt(b"x")) for _ in range(64)}
-    assert len(theirs) == len(mine) == 64
-    assert not theirs & mine
-
-
 def test_fork_while_other_threads_are_inside_does_not_hang_the_child(memory_kms: KMS) -> None:
     """A child works on although threads that it does not have were loading at the fork."""
     memory_kms.keys.create("slow")

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -161,7 +162,7 @@ def allowed_outside_development(raw: bytes) -> bool:
         text = strip_newline(raw).decode("utf-8")
     except UnicodeDecodeError:
         return True
-    if not all(char.isprintable() or char.isspace() for char in text):
+    if any(unicodedata.category(char) == "Cc" and not char.isspace() for char in text):
         return True
     if re.fullmatch(r"[0-9A-Fa-f]{64,}", text):
         return True
@@ -332,11 +333,16 @@ def _reject(why: str) -> NoReturn:
 
 def _json(payload: bytes) -> object:
     try:
-        value = json.loads(payload.decode("utf-8"), parse_constant=_reject)
+        value = json.loads(payload.decode("utf-8"), parse_constant=_reject, parse_int=_number)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on any lone surrogate
     except (ValueError, RecursionError):
         _reject("the payload is not JSON in UTF-8")
     return value
+
+
+def _number(digits: str) -> int | float:
+    # Python turns no longer text into an integer, and no field may be so large.
+    return int(digits) if len(digits) < 1000 else float(digits)
 
 
 def _ring(mac: bytes, value: object) -> Ring:

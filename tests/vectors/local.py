@@ -48,6 +48,11 @@ _READ: list[tuple[str, str, bytes]] = [
         "a pass-phrase beyond ASCII",
         "über allen gipfeln ist ruh, in allen wipfeln".encode(),
     ),
+    (
+        "pass-phrase-bom",
+        "text that a byte order mark precedes is text, and no base64",
+        b"\xef\xbb\xbf" + _BASE64,
+    ),
     ("exactly-32", "32 bytes after the LF is dropped", b"a" * 32 + b"\n"),
     ("long", "1000 bytes", fixed("a long master key", 1000)),
 ]

@@ -1,0 +1,1 @@
+"""One module a parser; each has `run(data)`, which raises if the parser does what it may not."""
