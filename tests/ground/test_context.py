@@ -186,6 +186,19 @@ def test_frames_let_nothing_through(pairs: dict[str, str], data: st.DataObject) 
         encode_context(renamed)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_every_place_of_a_frame_takes_exact_text_only(size: int) -> None:
+    """A subclass of text is refused as each key and as each value, however often."""
+    pairs: dict[Any, Any] = {f"frame-{number}": str(number) for number in range(size)}
+    for _ in range(2):
+        assert encode_context(pairs) == reader.encode_context(pairs)
+        for where in pairs:
+            with pytest.raises(MalformedInput, match="values are str, not Text"):
+                encode_context({**pairs, where: Text(pairs[where])})
+            with pytest.raises(MalformedInput, match="keys are str, not Text"):
+                encode_context({(Text(key) if key == where else key): "v" for key in pairs})
+
+
 def test_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many sets of keys a program meets, few are remembered; all are encoded."""
     monkeypatch.setattr(context_module, "_frames", {})
