@@ -124,6 +124,12 @@ def test_versions_dropped_one_by_one_leave_no_newest(manual_clock: ManualClock) 
         for message in messages * 2:
             kms.keys.decrypt("acme", message)
             assert newest_is_held(kms)
+        kms.keys.decrypt("acme", messages[0])
+        assert kms.keys._cache.entries["acme"].newest.version == 1
+        for _ in range(2):
+            kms.keys.rotate("acme")
+            kms.keys.encrypt("acme", b"x")
+            assert newest_is_held(kms)
 
 
 def test_newest_subkey_of_a_disabled_version_is_gone(key_site: Site) -> None:
