@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import msgspec
-import pluggy
 
 from sentra_kms.context import WrapContext
 from sentra_kms.discovery import Create, FoundType, find_create
@@ -23,7 +22,7 @@ from sentra_kms.errors import (
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.guard import PROTOCOLS, check_parts
-from sentra_kms.hookspecs import PROJECT
+from sentra_kms.hookspecs import HookManager
 from sentra_kms.hooktypes import (
     BackendSettings,
     Finding,
@@ -319,7 +318,7 @@ class Binding:
         made = self._make_parts(find_create(self._type))
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
-        manager = pluggy.PluginManager(PROJECT)
+        manager = HookManager()
         for protocol in PROTOCOLS:
             manager.add_hookspecs(protocol)
         for part in parts:
