@@ -7,7 +7,6 @@ commitment and no cache. Each is called alike: a bound method, plaintext and ass
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -29,10 +28,12 @@ _PAIRS = {"table": "users", "column": "ssn", "id": "42"}
 def run(rounds: int = 40) -> tuple[list[dict[str, object]], dict[str, str]]:
     """Measure every size; one row a size and direction. Then why absent peers are absent."""
     found, missing = peers()
-    with tempfile.TemporaryDirectory() as directory:
-        with sentra_kms.load(write_config(directory), ENVIRONMENT) as kms:
-            kms.keys.create("acme")
-            rows = [row for size in SIZES for row in _measure(kms, size, found, rounds)]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        sentra_kms.load(write_config(directory), ENVIRONMENT) as kms,
+    ):
+        kms.keys.create("acme")
+        rows = [row for size in SIZES for row in _measure(kms, size, found, rounds)]
     return rows, missing
 
 
@@ -51,7 +52,6 @@ def _measure(
         name: partial(acme.decrypt, acme.encrypt(plain, context), context)
         for name, context in contexts.items()
     }
-    unseal[f"{SALTS} salts in turn"] = _in_turn(acme, _of_many_salts(kms, plain, associated), associated)
     if size in PEER_SIZES:
         for name, (peer_seal, peer_open) in others.items():
             seal[name] = partial(peer_seal, plain, associated)
@@ -64,6 +64,8 @@ def _measure(
         seconds, figures = ratios(work, candidates, rounds=rounds)
         row: dict[str, object] = {"direction": direction, "bytes": size, "limit": seconds}
         row |= figures | (_batches(acme, direction, plain, work, rounds) if size <= 1024 else {})
+        if direction == "decrypt":
+            row |= _salts(kms, plain, associated, work, rounds)
         found.append(row)
     return found
 
@@ -97,16 +99,24 @@ def _batches(
     return ratios(repeated, works, rounds=rounds)[1]
 
 
-def _of_many_salts(kms: sentra_kms.KMS, plain: bytes, associated: bytes) -> list[bytes]:
-    """Messages as many writers leave them, each under a salt of its own."""
+def _salts(
+    kms: sentra_kms.KMS, plain: bytes, associated: bytes, limit: Work, rounds: int
+) -> dict[str, float]:
+    """Measure messages as many writers leave them, each under a salt of its own."""
+    kms.keys.create("many", exist_ok=True)
+    many = kms.keys.tenant("many")
     cache: KeyCache = kms.keys._cache  # noqa: SLF001 - no caller can end an epoch early
     messages = []
     for _ in range(SALTS):
         cache.epochs.clear()
-        messages.append(kms.keys.encrypt("acme", plain, associated))
-    return messages
+        messages.append(many.encrypt(plain, associated))
 
+    def opened() -> None:
+        for message in messages:
+            many.decrypt(message, associated)
 
-def _in_turn(acme: sentra_kms.TenantKeys, messages: list[bytes], associated: bytes) -> Work:
-    following = itertools.cycle(messages).__next__
-    return lambda: acme.decrypt(following(), associated)
+    def repeated() -> None:
+        for _ in range(SALTS):
+            limit()
+
+    return ratios(repeated, {f"{SALTS} salts": opened}, rounds=rounds)[1]

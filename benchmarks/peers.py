@@ -145,10 +145,15 @@ def _aws_parts() -> tuple[Any, Any]:
 
 def _aws_pair(sdk: Any, **source: object) -> Pair:  # noqa: ANN401
     client = sdk.EncryptionSDKClient()
+    # Committing, as ours is, and without a signature, which none of the others makes.
+    suite = import_module("aws_encryption_sdk.identifiers").Algorithm
+    algorithm = suite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
     def seal(plaintext: bytes, associated: bytes) -> bytes:
         context = {"context": associated.hex()}
-        sealed, _ = client.encrypt(source=plaintext, encryption_context=context, **source)
+        sealed, _ = client.encrypt(
+            source=plaintext, encryption_context=context, algorithm=algorithm, **source
+        )
         return bytes(sealed)
 
     def open_(message: bytes, associated: bytes) -> bytes:

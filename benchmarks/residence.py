@@ -56,9 +56,11 @@ def unwraps(threads: int = THREADS) -> dict[str, object]:
             message = kms.keys.encrypt("acme", b"x")
         with sentra_kms.load(config, ENVIRONMENT) as kms:
             counted = {"unwrap_key": 0, "load_ring": 0}
-            binding = cast("Any", kms)._bindings["local"]
+            binding = cast("Any", kms)._bindings["local"]  # noqa: SLF001 - counts calls at the boundary
             for operation in counted:
-                setattr(binding, operation, _counting(getattr(binding, operation), counted, operation))
+                setattr(
+                    binding, operation, _counting(getattr(binding, operation), counted, operation)
+                )
             start = threading.Barrier(threads)
             opened: list[bytes] = []
 
@@ -109,7 +111,7 @@ def _look(path: str) -> None:
     records = [data[start : start + 110] for start in range(0, len(data), 110)]
     messages = {record[:13].decode("ascii"): record[13:110] for record in records}
     with sentra_kms.load(path, ENVIRONMENT) as kms:
-        cache = cast("Any", kms.keys)._cache
+        cache = cast("Any", kms.keys)._cache  # noqa: SLF001 - no caller can look up alone
         found = []
         before = _resident()
         for name in messages:
