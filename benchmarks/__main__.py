@@ -6,46 +6,93 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
-from benchmarks import boundary, messages
+from benchmarks import boundary, cold, messages, peers, residence
 
 OUTPUT = os.path.join("build", "bench.json")
-_COLUMNS = ("no context", "32 B context", "3 pairs", "batch")
+_CORE = ("sentra-kms", "cryptography", "msgspec", "pluggy")
 
 
 def main() -> int:
-    """Run every benchmark; figures are times LIMIT, lower is better."""
-    rows = messages.run()
-    edges = boundary.run()
-    versions = {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("sentra-kms", "cryptography", "msgspec", "pluggy")},
-    }
-    print("x LIMIT (one prebuilt AESGCM, os.urandom nonce, 32 B associated data); batch: of 100")
+    """Run every benchmark; ratios are of CPU time to LIMIT's in one run, lower is better."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _CORE}}
+    versions |= peers.versions()
     print("  ".join(f"{name} {number}" for name, number in versions.items()))
-    print(f"{'':8}{'bytes':>7}{'LIMIT us':>10}" + "".join(f"{name:>14}" for name in _COLUMNS))
-    for row in rows:
-        print(
-            f"{row['direction']:8}{row['bytes']:>7}{float(str(row['limit'])) * 1e6:>10.2f}"
-            + "".join(_cell(row.get(name)) for name in _COLUMNS)
-        )
-    print()
-    print("plugin boundary: a hook by the part's own method; a backend by a bare plugin manager")
+    rows, missing = messages.run()
+    _print_messages(rows, missing)
+    edges = boundary.run()
+    print("\nplugin boundary: a hook by the part's own method; a backend by a bare plugin manager")
     for edge in edges:
-        print(
-            f"{edge['what']:16}{float(str(edge['peer'])) * 1e6:>10.1f} us"
-            f"{float(str(edge['ours'])) * 1e6:>10.1f} us ours{float(str(edge['ratio'])):>8.1f} x"
-        )
+        print(f"  {edge['what']:18}{edge['peer'] * 1e6:>9.1f} us{edge['ours'] * 1e6:>9.1f} us ours")
+    start = cold.run()
+    _print_cold(start)
+    flight = residence.unwraps()
+    print(
+        f"\n{flight['threads']} threads ask for one cold tenant: {flight['opened']} opened, "
+        f"{flight['load_ring']} ring load, {flight['unwrap_key']} unwrap"
+    )
+    held = residence.memory()
+    print(
+        f"\nresident, bytes a tenant of {held['tenants']:.0f}: ring and key "
+        f"{held['entry and key']:.0f} ({held['entry and key, MiB per 100k']:.0f} MiB for 100,000), "
+        "with an epoch for writing "
+        f"{held['and an epoch']:.0f}, with a subkey for reading {held['and an opener']:.0f}"
+    )
     os.makedirs(os.path.dirname(OUTPUT), exist_ok=True)
     with open(OUTPUT, "w", encoding="utf-8") as file:
-        json.dump({"versions": versions, "messages": rows, "boundary": edges}, file, indent=2)
-    print(f"kept in {OUTPUT}")
+        found = {
+            "versions": versions,
+            "messages": rows,
+            "missing": missing,
+            "boundary": edges,
+            "cold": start,
+            "flight": flight,
+            "resident": held,
+        }
+        json.dump(found, file, indent=2)
+    print(f"\nkept in {OUTPUT}")
     return 0
 
 
+def _print_messages(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> None:
+    columns = {(row["bytes"], row["direction"]): row for row in rows}
+    print("\nx LIMIT (one prebuilt AESGCM, os.urandom nonce, 32 B associated data), CPU time")
+    print(f"{'':26}" + "".join(f"{_size(size):>9} {way[:3]}" for size, way in columns))
+    limits = (f"{row['limit'] * 1e6:>10.2f} us" for row in rows)
+    print(f"{'LIMIT':26}" + "".join(limits))
+    names = [name for name in rows[0] if name not in {"bytes", "direction", "limit"}]
+    names += [name for row in rows for name in row if name not in rows[0]]
+    for name in dict.fromkeys(names):
+        ours = name in _OURS or name.endswith("salts")
+        figures = "".join(_cell(row.get(name)) for row in rows)
+        print(f"{('sentra_kms, ' if ours else '') + name:26}{figures}")
+    for name, why in missing.items():
+        print(f"{name:26}  not measured: {why}")
+
+
+_OURS = ("32 B context", "no context", "3 pairs", "batch", "batch, contexts")
+
+
+def _print_cold(start: Mapping[str, Any]) -> None:
+    seconds = start["seconds"]
+    told = "  ".join(f"{name} {taken * 1e3:.0f} ms" for name, taken in seconds.items())
+    ratio = f"{start['ratio']:.2f} x tink" if "ratio" in start else "tink is missing"
+    print(f"\ncold start to a first ciphertext, CPU time: {told}: {ratio}, bare python subtracted")
+    spent = ", ".join(f"{name} {taken:.1f}" for name, taken in start["imports"].items())
+    print(f"  imports, ms: {spent}")
+
+
+def _size(size: int) -> str:
+    return f"{size} B" if size < 1024 else f"{size // 1024} KiB"
+
+
 def _cell(figure: object) -> str:
-    return f"{figure:>14.2f}" if isinstance(figure, float) else f"{'':>14}"
+    if not isinstance(figure, float):
+        return f"{'':>13}"
+    return f"{figure:>13.2f}" if figure < 100 else f"{figure:>13.0f}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import msgspec
-import pluggy
 
 from sentra_kms.answers import own_error, version_of, wrong_answer, wrong_ends
 from sentra_kms.context import WrapContext
@@ -18,7 +17,7 @@ from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.guard import HOOKS, check_parts
-from sentra_kms.hookspecs import BATCH_SIZE, PROJECT
+from sentra_kms.hookspecs import BATCH_SIZE, HookManager
 from sentra_kms.hooktypes import (
     BackendSettings,
     Finding,
@@ -374,7 +373,7 @@ class Binding:
         made = self._make_parts(find_create(self._type))
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
-        manager = pluggy.PluginManager(PROJECT)
+        manager = HookManager()
         manager.add_hookspecs(HOOKS)
         for part in parts:
             manager.register(part)

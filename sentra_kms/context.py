@@ -37,6 +37,48 @@ def encode_context(context: Context) -> bytes:
     >>> encode_context(None), encode_context(b""), encode_context({})
     (b'', b'\x01', b'\x02')
     """
+    if type(context) is dict:
+        pairs: dict[str, str] = context  # pyright: ignore[reportUnknownVariableType]
+        try:
+            if len(pairs) != 3:
+                return _encode_framed(pairs)
+            # The same for three pairs without its loops, which cost as much again.
+            one, two, three = pairs
+            (a, heads_a), (b, heads_b), (c, heads_c) = _frames[one, two, three]
+            a, b, c = pairs[a], pairs[b], pairs[c]
+            if (
+                type(one) is str
+                and type(two) is str
+                and type(three) is str
+                and type(a) is str
+                and type(b) is str
+                and type(c) is str
+            ):
+                text = f"{heads_a[len(a)]}{a}{heads_b[len(b)]}{b}{heads_c[len(c)]}{c}"
+                return text.encode("ascii")
+        except (LookupError, ValueError):
+            pass  # no frame for these keys, or a value that is long or not ASCII
+    return _encode_any(context)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _encode_framed(context: dict[str, str]) -> bytes:
+    """Encode by a frame; raises `LookupError` or `ValueError` for what none fits."""
+    keys = tuple(context)
+    pieces: list[str] = []
+    for key, heads in _frames[keys]:
+        value = context[key]
+        if type(value) is not str:
+            raise LookupError
+        pieces.append(heads[len(value)])
+        pieces.append(value)
+    for key in keys:
+        if type(key) is not str:
+            raise LookupError
+    return "".join(pieces).encode("ascii")
+
+
+def _encode_any(context: Context) -> bytes:
+    """Encode without frames; what no frame takes comes here, to be refused if need be."""
     if context is None:
         return b""
     if type(context) is bytes:
@@ -44,15 +86,16 @@ def encode_context(context: Context) -> bytes:
             _too_long()
         return b"\x01" + context
     if isinstance(context, (dict, Mapping)):
-        return _encode_mapping(context)
+        pairs = context if isinstance(context, dict) else dict(context)  # one that stands still
+        encoded = _encode_mapping(pairs)
+        _add_frame(tuple(pairs))
+        return encoded
     raise MalformedInput(
         f"a context is a mapping of str to str, bytes or None, not {type(context).__name__}"
     )
 
 
-def _encode_mapping(context: Mapping[str, str]) -> bytes:
-    if not isinstance(context, dict):
-        context = dict(context)  # one that cannot change while it is read
+def _encode_mapping(context: dict[str, str]) -> bytes:
     for key in context:
         if type(key) is not str:
             raise MalformedInput(f"a context's keys are str, not {type(key).__name__}")
@@ -81,6 +124,32 @@ def _encode_mapping(context: Mapping[str, str]) -> bytes:
 def _layout(keys: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
     """Sort and encode a set of keys once; programs use few sets of keys and many values."""
     return tuple((key, lp(key)) for key in sorted(keys, key=lambda key: key.encode("utf-8")))
+
+
+# For a set of keys in the order of insertion: each key, in the canonical order, with what stands
+# before its value for each length that the value may have. All of it is ASCII, so that one `join`
+# and one `encode` make the context. Bounded to some 5 MB; what was met first stays, so that a
+# program with more sets of keys does not make frames all the time.
+_frames: dict[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]] = {}
+_MAX_FRAMES = 64
+_FRAME_PAIRS = 6
+_FRAME_KEY = 32  # characters
+_FRAME_VALUE = 127  # characters: the last length whose bytes are ASCII
+
+
+def _add_frame(keys: tuple[str, ...]) -> None:
+    if len(_frames) >= _MAX_FRAMES or keys in _frames or not 1 <= len(keys) <= _FRAME_PAIRS:
+        return
+    if not all(type(key) is str and key.isascii() and len(key) <= _FRAME_KEY for key in keys):
+        return
+    start = b"\x02"
+    frame: list[tuple[str, tuple[str, ...]]] = []
+    for key, prefix in _layout(keys):
+        before = start + prefix
+        lengths = range(_FRAME_VALUE + 1)
+        frame.append((key, tuple((before + u32(size)).decode("ascii") for size in lengths)))
+        start = b""
+    _frames[keys] = tuple(frame)
 
 
 def _too_long() -> NoReturn:

@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import msgspec
-import pluggy
 
 from sentra_kms import hookspecs
 from sentra_kms.errors import ConfigurationError, KMSError, PluginError
@@ -156,7 +155,7 @@ def _registered(module: str, name: str, distribution: str) -> BackendType:
     """Import a module and ask it for its type; hold the answer to the rules."""
     where = f"module {module} of {distribution}, which should register backend type '{name}',"
     imported = _import(module, where)
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager = hookspecs.HookManager()
     manager.add_hookspecs(hookspecs)
     answers: list[object] = []
     failure: str | None = None

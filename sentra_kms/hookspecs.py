@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from pluggy import HookimplMarker, HookspecMarker
+from pluggy import HookimplMarker, HookimplOpts, HookspecMarker, HookspecOpts, PluginManager
 
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import KMSError
@@ -49,6 +49,26 @@ BATCH_SIZE = 100  # requests that one call of a batch hook has at most
 
 hookspec: HookspecMarker = HookspecMarker(PROJECT)
 hookimpl: HookimplMarker = HookimplMarker(PROJECT)
+
+
+class HookManager(PluginManager):
+    """A plugin manager of this project, which does not look into private names.
+
+    No hook has one, most names of an object are such, and each look costs a walk over its classes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(PROJECT)
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
+        """Return what marks an implementation."""
+        return None if name.startswith("_") else super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: object, name: str) -> HookspecOpts | None:
+        """Return what marks a specification."""
+        if name.startswith("_"):
+            return None
+        return super().parse_hookspec_opts(cast("type", module_or_class), name)
 
 
 @hookspec(firstresult=True)

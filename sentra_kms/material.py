@@ -10,7 +10,6 @@ process shows its keys.
 
 from __future__ import annotations
 
-import hmac
 from datetime import datetime
 from typing import NoReturn, final
 
@@ -53,7 +52,9 @@ class _Redacted:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return hmac.compare_digest(self._data, other._data)
+        from hmac import compare_digest  # loads hashlib and OpenSSL: not before it is needed
+
+        return compare_digest(self._data, other._data)
 
     def __hash__(self) -> int:
         raise TypeError(f"{type(self).__name__} has no hash: it would be compared by it")

@@ -7,23 +7,21 @@ observer; what one could not take in time is counted and reported.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
-
-import pluggy
 
 from sentra_kms.discovery import OBSERVER_GROUP, distribution_of, scan
 from sentra_kms.errors import ConfigurationError, PluginError
 from sentra_kms.events import Event
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.guard import check_observer
-from sentra_kms.hookspecs import PROJECT, ObserverHooks
+from sentra_kms.hookspecs import HookManager, ObserverHooks
 
 if TYPE_CHECKING:
     import logging
+    import queue
 
 QUEUE_SIZE = 1000  # events waiting for one observer
 CLOSE_TIME = 5.0  # seconds for which close() waits for all of them together
@@ -84,7 +82,7 @@ class _Feed:
 
     def __init__(self, name: str, observer: object) -> None:
         self._name = name
-        manager = pluggy.PluginManager(PROJECT)
+        manager = HookManager()
         manager.add_hookspecs(ObserverHooks)
         manager.register(observer)
         self._hook = manager.hook
@@ -93,7 +91,9 @@ class _Feed:
 
     def after_fork(self) -> None:
         """Start anew: the thread stayed in the parent, with what it had yet to show."""
-        self._events: queue.Queue[Event | None] = queue.Queue(QUEUE_SIZE)
+        from queue import Queue  # most processes have no observer, and need none
+
+        self._events: queue.Queue[Event | None] = Queue(QUEUE_SIZE)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._lost = 0
@@ -101,9 +101,11 @@ class _Feed:
 
     def put(self, event: Event) -> None:
         """Queue an event; when the queue is full, count it as lost."""
+        from queue import Full
+
         try:
             self._events.put_nowait(event)
-        except queue.Full:
+        except Full:
             with self._lock:
                 self._lost += 1
             return
@@ -116,9 +118,11 @@ class _Feed:
             thread, self._closed = self._thread, True
         if thread is None:
             return
+        from queue import Full
+
         try:
             self._events.put(None, timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Full:
+        except Full:
             pass
         else:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from cryptography.hazmat.primitives.hashes import SHA256, Hash
 
 from sentra_kms.errors import Conflict, TenantNotFound
 
@@ -12,7 +12,9 @@ def revision_of(document: bytes) -> str:
 
     Two documents of one ring never have the same bytes, since `sequence` rises with every save.
     """
-    return hashlib.sha256(document).hexdigest()
+    digest = Hash(SHA256())
+    digest.update(document)
+    return digest.finalize().hex()
 
 
 def expect_revision(tenant: str, found: str | None, expected: str | None) -> None:

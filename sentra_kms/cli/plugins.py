@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import pluggy
 
 from sentra_kms import hookspecs
 from sentra_kms.discovery import find_type, installed_types, registered_module
@@ -28,7 +27,7 @@ def plugin_command(name: str, *, complain: bool) -> click.Command | None:
 
 def _brought(name: str) -> click.Command | None:
     found = find_type(name)
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager = hookspecs.HookManager()
     manager.add_hookspecs(hookspecs)
     manager.register(registered_module(name))
     # Not the command line itself: a plugin may not replace what the core has.

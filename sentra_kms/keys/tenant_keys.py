@@ -78,10 +78,11 @@ class TenantKeys(ProcessBound):
         else:
             aad = encode_context(context)
         try:
+            epoch = self._epochs[self._tenant]
             if (
                 type(plaintext) is bytes
                 and len(plaintext) <= TICK_BYTES
-                and (epoch := self._epochs[self._tenant]).deadline > self._now()
+                and epoch.deadline > self._now()
             ):
                 for prefix, seal in epoch.uses:
                     nonce = urandom(NONCE_SIZE)
@@ -110,8 +111,10 @@ class TenantKeys(ProcessBound):
         tried = False
         try:
             if type(message) is bytes and OVERHEAD <= len(message) <= MAX_MESSAGE:
-                if (opener := self._entries[self._tenant].newest).prefix != message[_PREFIX]:
-                    opener = self._entries[self._tenant].openers[message[_PREFIX]]
+                entry = self._entries[self._tenant]
+                prefix = message[_PREFIX]
+                if (opener := entry.newest).prefix != prefix:
+                    opener = entry.openers[prefix]
                 if opener.deadline > self._now():
                     return opener.open(message[_NONCE], message[_BODY], aad)
         except KeyError:

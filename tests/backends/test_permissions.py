@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from sentra_kms.backends import ring_files
 from sentra_kms.errors import (
     AccessDenied,
     AlreadyExists,
@@ -570,9 +571,7 @@ def test_lock_file_of_another_owner_is_refused(site: Site) -> None:
 
 def test_temporary_name_is_never_followed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A link laid where the temporary file would be made is not written through."""
-    import secrets
-
-    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr(ring_files, "_random_text", lambda: "0" * 8)
 
     def work() -> None:
         kms = site.open()

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import ChainMap, OrderedDict, UserDict, defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
@@ -14,14 +15,20 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from sentra_kms import context as context_module
 from sentra_kms.context import MAX_CONTEXT, Context, WrapContext, encode_context
 from sentra_kms.errors import MalformedInput
+from tests.reader import reader
 
 # Small alphabets, so that texts are often equal, empty, or each other's prefix; and the bytes
 # that the encoding itself is made of.
 TEXTS = st.text(alphabet=st.sampled_from("\x00\x01\x02ab=&;\"'{}:,ü\U0001f512"), max_size=4)
 MAPPINGS = st.dictionaries(TEXTS, TEXTS, max_size=4)
 CONTEXTS = st.one_of(st.none(), st.binary(max_size=12), MAPPINGS)
+
+
+class Text(str):
+    __slots__ = ()
 
 
 def decode(encoded: bytes) -> Context:
@@ -137,11 +144,108 @@ def test_nothing_is_normalised() -> None:
     assert both == {composed: "1", decomposed: "2"}
 
 
+# --- frames: what is remembered of sets of keys --------------------------------------------------
+
+# Few keys, so that most sets of them were met before; values around the bounds of a frame.
+FRAMED_KEYS = st.sampled_from(["a", "ab", "b", "id", "table", "Z", "k" * 32, "k" * 33, "ü", ""])
+FRAMED_VALUES = st.one_of(
+    TEXTS,
+    st.integers(120, 135).map("x".__mul__),
+    st.integers(120, 135).map("ü".__mul__),
+    st.text(max_size=40),
+)
+FRAMED = st.dictionaries(FRAMED_KEYS, FRAMED_VALUES, max_size=8)
+
+
+def make_room() -> None:
+    """Forget some frames if they are so many that no more would be made."""
+    if len(context_module._frames) > 60:
+        context_module._frames.clear()
+
+
+@given(FRAMED)
+@example({"b": "", "a": "x" * 127, "id": "x" * 128})
+@example({"table": "users", "column": "ssn", "id": "42"})
+def test_frames_change_no_byte(pairs: dict[str, str]) -> None:
+    """With a frame or without, at the first look and the next, in any order: one encoding.
+
+    It is the one that a reader made from the specification alone gives.
+    """
+    make_room()
+    expected = reader.encode_context(pairs)
+    assert context_module._encode_mapping(pairs) == expected
+    for _ in range(2):
+        assert encode_context(pairs) == expected
+        assert encode_context(dict(reversed(pairs.items()))) == expected
+
+
+@given(FRAMED, st.data())
+def test_frames_let_nothing_through(pairs: dict[str, str], data: st.DataObject) -> None:
+    """A key or value that is not exact text is refused after its likes were taken, too."""
+    assume(pairs)
+    make_room()
+    encode_context(pairs)
+    where = data.draw(st.sampled_from(list(pairs)))
+    stranger: Any = data.draw(st.sampled_from([Text(pairs[where]), 1, None, b"x", "\ud800"]))
+    with pytest.raises(MalformedInput):
+        encode_context({**pairs, where: stranger})
+    renamed: dict[Any, str] = {(Text(key) if key == where else key): pairs[key] for key in pairs}
+    with pytest.raises(MalformedInput, match="keys are str, not Text"):
+        encode_context(renamed)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_every_place_of_a_frame_takes_exact_text_only(size: int) -> None:
+    """A subclass of text is refused as each key and as each value, however often."""
+    make_room()
+    pairs: dict[Any, Any] = {f"frame-{number}": str(number) for number in range(size)}
+    for _ in range(2):
+        assert encode_context(pairs) == reader.encode_context(pairs)
+        assert tuple(pairs) in context_module._frames
+        for where, value in pairs.items():
+            with pytest.raises(MalformedInput, match="values are str, not Text"):
+                encode_context({**pairs, where: Text(value)})
+            with pytest.raises(MalformedInput, match="keys are str, not Text"):
+                encode_context({(Text(key) if key == where else key): "v" for key in pairs})
+
+
+def test_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sets of keys a program meets, few are remembered; all are encoded."""
+    monkeypatch.setattr(context_module, "_frames", {})
+    for number in range(500):
+        pairs = {f"key-{number}": "v", "a": "1", "b": "2"}
+        for _ in range(2):
+            assert encode_context(pairs) == reader.encode_context(pairs)
+    assert 1 <= len(context_module._frames) <= 64
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [{}, {"k" * 33: "v"}, {"ü": "v"}, dict.fromkeys("abcdefg", "v")],
+    ids=["none", "long", "not ASCII", "many"],
+)
+def test_frames_are_small(pairs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No frame is made for long keys, for many, or for what is not ASCII."""
+    monkeypatch.setattr(context_module, "_frames", {})
+    assert encode_context(pairs) == reader.encode_context(pairs)
+    assert not context_module._frames
+
+
+def test_frames_are_made_by_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that meet sets of keys for the first time encode each as it is."""
+    monkeypatch.setattr(context_module, "_frames", {})
+
+    def work(index: int) -> None:
+        for number in range(200):
+            pairs = {f"key-{number % 40}": str(index), "a": "1", "z": str(number)}
+            assert encode_context(pairs) == reader.encode_context(pairs)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert len(context_module._frames) == 40
+
+
 # --- what is refused ---------------------------------------------------------------------------
-
-
-class Text(str):
-    __slots__ = ()
 
 
 class Buffer(bytes):

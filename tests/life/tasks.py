@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery  # type: ignore[import-untyped]  # it has no stubs
 
 ROOT = Path(os.environ["CELERY_DIRECTORY"])
 WAIT = 60.0  # seconds for all answers together
