@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -178,6 +179,7 @@ def test_forced_restore_asks_a_person() -> None:
         assert code == 130
         assert "acme: the restore loses key version 2" in shown
         assert "Type `restore` to go on" in shown
+        assert re.search(r"The backup is of \d{4}-\d\d-\d\d \d\d:\d\d UTC", shown)
         assert sequence() == 2
     code, shown = on_terminal("tenant", "restore", "rings", "--force", typed=b"restore\n")
     assert (code, sequence()) == (0, 3)
@@ -194,6 +196,7 @@ def test_a_person_sees_sentences() -> None:
     Path("keys/acme.ring").unlink()
     code, shown = on_terminal("tenant", "restore", "rings", "--dry-run")
     assert "acme: would be created" in shown
+    assert re.search(r"A backup of \d{4}-\d\d-\d\d \d\d:\d\d UTC, id [0-9a-f]{32}\.", shown)
     code, shown = on_terminal("tenant", "restore", "rings")
     assert "acme: created" in shown
 

@@ -94,6 +94,7 @@ def restore(
     if session.json:
         write_json(_restore_json(report))
     else:
+        hint(f"A backup of {report.time:%Y-%m-%d %H:%M} UTC, id {report.backup_id}.")
         for each in report.tenants:
             _say(each, dry_run=dry_run)
     _conclude(len(report.failed), len(report.tenants))
@@ -138,6 +139,7 @@ def _ask(*, json: bool) -> Callable[[RestoreReport], None]:
         losing = [each for each in plan.tenants if each.action == "force"]
         if not losing:
             return
+        click.echo(f"The backup is of {plan.time:%Y-%m-%d %H:%M} UTC.", err=True)
         for each in losing:
             what = f"{each.tenant}: the restore {told(each.losses)}"
             click.echo(printable(what), err=True)

@@ -30,9 +30,9 @@ def new_file(path: str) -> Generator[BinaryIO]:
 
     Raises `AlreadyExists` if something stands there, so that no earlier file is ever replaced.
     """
-    _refuse_to_replace(path)
     directory, name = os.path.split(os.path.abspath(path))
     with _translated(path):
+        _refuse_to_replace(path)
         file, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:32]}.", suffix=".tmp")
     try:
         # What is raised inside is the caller's, but for what writing itself raises.
@@ -79,6 +79,8 @@ def _sync(directory: str) -> None:
 
 @contextmanager
 def _translated(path: str) -> Generator[None]:
+    if "\0" in path:
+        raise MalformedInput("the path of a file has no NUL in it")
     failure: KMSError
     try:
         yield

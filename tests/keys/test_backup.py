@@ -200,6 +200,15 @@ def test_a_path_that_leads_nowhere_is_malformed(made: KMS, tmp_path: Path, tail:
         made.keys.backup(tmp_path / tail)
 
 
+def test_a_path_with_nul_is_malformed(made: KMS, tmp_path: Path) -> None:
+    """For both, and nothing is left."""
+    with pytest.raises(MalformedInput, match="NUL"):
+        made.keys.backup(f"{tmp_path}/a\0b")
+    with pytest.raises(MalformedInput, match="NUL"):
+        made.keys.restore(f"{tmp_path}/a\0b")
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_the_longest_names_fit(made: KMS, tmp_path: Path) -> None:
     """A name of 255 bytes has a temporary one that fits, too."""
     path = tmp_path / ("é" * 127 + "x")
