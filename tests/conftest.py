@@ -19,7 +19,7 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, d
 hypothesis.settings.register_profile(
     "soak",
     deadline=None,
-    max_examples=5_000,
+    max_examples=3_000,
     print_blob=True,
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],

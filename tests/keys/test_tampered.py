@@ -141,7 +141,7 @@ def test_no_tampered_message_opens(memory_kms: KMS) -> None:
                 keys.rotate(tenant)
     refused: Counter[str] = Counter()
     answers: Counter[str] = Counter()
-    for number in range(scale(ci=60_000, soak=1_000_000)):
+    for number in range(scale(ci=60_000, soak=1_200_000)):
         if number % 500 == 0:
             keys._cache.clear()  # cold again
             tenant, message, context = made[number // 500 % len(made)]
@@ -169,7 +169,7 @@ def test_no_tampered_message_opens(memory_kms: KMS) -> None:
         answers[caught.type.__name__] += 1
     print(f"{refused.total()} tampered messages refused: {dict(refused)}, {dict(answers)}")  # noqa: T201
     assert len(refused) == len(TAMPERS) + 2
-    assert min(refused.values()) > scale(ci=60_000, soak=1_000_000) / 40
+    assert min(refused.values()) > scale(ci=60_000, soak=1_200_000) / 40
 
 
 class Shelf:
@@ -244,7 +244,7 @@ def test_no_tampered_ring_is_taken(key_site: Site) -> None:
     shelf = Shelf()
     store = RingStore(shelf, Authenticator([key_site.auth_key]))
     refused: Counter[str] = Counter()
-    for _ in range(scale(ci=25_000, soak=1_000_000)):
+    for _ in range(scale(ci=25_000, soak=1_200_000)):
         tenant, document = chance.choice(made)
         kind = chance.randrange(len(RING_TAMPERS) + 1)
         if kind < len(RING_TAMPERS):
@@ -285,7 +285,7 @@ def test_no_tampered_wrap_is_unwrapped() -> None:
     ]
     valid = {(kek.key_id, where.canonical, blob) for kek, where, blob in made}
     refused: Counter[str] = Counter()
-    for _ in range(scale(ci=10_000, soak=500_000)):
+    for _ in range(scale(ci=10_000, soak=600_000)):
         kek, where, blob = chance.choice(made)
         kind = chance.randrange(len(TAMPERS) + 2)
         if kind < len(TAMPERS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import string
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -157,7 +158,7 @@ def changed_json(draw: st.DrawFn, value: dict[str, Any]) -> object:
     """A JSON value after one to three changes anywhere in it: replaced, removed, added, moved."""
     top: dict[str, Any] = {"": copy.deepcopy(value)}
     for _ in range(draw(st.integers(1, 3))):
-        spots: list[tuple[Any, Any]] = list(_spots(top))
+        spots: list[tuple[Any, Any]] = list(places(top))
         holder, key = spots[draw(st.integers(0, len(spots) - 1))]
         match draw(st.sampled_from(["replace", "replace", "remove", "add", "twice", "swap"])):
             case "remove" if holder is not top:
@@ -180,13 +181,13 @@ def changed_json(draw: st.DrawFn, value: dict[str, Any]) -> object:
     return top[""]
 
 
-def _spots(value: Any) -> Any:
-    """Yield every place in a JSON value as its holder and its key there."""
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every place in a value of tables and lists, as its holder and its key there."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in list(pairs):
         yield value, key
         if isinstance(inner, (dict, list)):
-            yield from _spots(inner)
+            yield from places(inner)
 
 
 @st.composite

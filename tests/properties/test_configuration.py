@@ -16,7 +16,7 @@ from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, UnsupportedOperation
 from sentra_kms.settings import Settings
 from tests.ground.leaks import shows
-from tests.properties.strategies import filled
+from tests.properties.strategies import filled, places
 
 pytestmark = pytest.mark.soak
 
@@ -142,15 +142,6 @@ def test_changed_configuration_is_settings_or_refused(
     else:
         del holder[key]
     read(source)
-
-
-def places(value: Any) -> Any:
-    """Yield every place in a configuration, as its holder and its key there."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in list(pairs):
-        yield value, key
-        if isinstance(inner, (dict, list)):
-            yield from places(inner)
 
 
 # What names something is told by its name; a secret is misplaced where a value belongs.

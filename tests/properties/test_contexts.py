@@ -29,7 +29,7 @@ ANYTHING: st.SearchStrategy[Any] = st.one_of(
     ANY_TEXT,
     st.lists(st.tuples(TEXTS, TEXTS), max_size=3),
     st.binary(max_size=3).map(bytearray),
-    st.binary(min_size=2**16 - 3, max_size=2**16 + 1),
+    st.integers(2**16 - 3, 2**16 + 1).map(bytes),
     st.integers(2**16 - 20, 2**16).map(lambda size: {"k": "ü" * (size // 2)}),
 )
 

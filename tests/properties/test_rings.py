@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentra_kms.errors import KMSError, RingRejected
@@ -13,10 +13,13 @@ from sentra_kms.keys.ring import Ring, check_ring, decode, encode
 from tests.properties.both_readers import AUTHENTICATOR, KEY, fields_of, read_by_both
 from tests.properties.strategies import changed_json, edited, rings, written
 from tests.reader import writer
+from tests.soak import scale
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.slow]
+few = settings(max_examples=scale(ci=50, soak=3_000))  # a ring takes long to draw
 
 
+@few
 @given(rings())
 def test_ring_comes_back_as_it_was_written(ring: Ring) -> None:
     """Every ring that keeps the rules is written and read, by the independent reader as well."""
@@ -27,6 +30,7 @@ def test_ring_comes_back_as_it_was_written(ring: Ring) -> None:
     assert AUTHENTICATOR.sign(ring.tenant, payload) == writer.sign(KEY, ring.tenant, payload)
 
 
+@few
 @given(st.data(), rings())
 def test_way_in_which_a_ring_is_written_does_not_matter(data: st.DataObject, ring: Ring) -> None:
     """White space, order of fields and escapes are free; the ring is the same."""
@@ -36,6 +40,7 @@ def test_way_in_which_a_ring_is_written_does_not_matter(data: st.DataObject, rin
     assert fields_of(again) == fields_of(ring)
 
 
+@few
 @given(st.data(), rings())
 def test_both_readers_judge_a_changed_payload_alike(data: st.DataObject, ring: Ring) -> None:
     """Whatever a holder of the authentication key writes: taken by both readers, or by neither."""
@@ -43,12 +48,14 @@ def test_both_readers_judge_a_changed_payload_alike(data: st.DataObject, ring: R
     read_by_both(data.draw(written(changed)), ring.tenant)
 
 
+@few
 @given(st.data(), rings())
 def test_both_readers_judge_edited_bytes_alike(data: st.DataObject, ring: Ring) -> None:
     """The same for a payload whose bytes were edited before it was signed."""
     read_by_both(data.draw(edited(encode(ring))), ring.tenant)
 
 
+@few
 @given(st.data(), rings())
 def test_no_edit_of_a_document_is_taken(data: st.DataObject, ring: Ring) -> None:
     """Any edit, in header or payload, is refused; so is another tenant's name for it."""

@@ -33,5 +33,5 @@ def written(reference: Reference) -> str:
         text += "?" + "&".join(pairs)
     if reference.field is not None:
         text += "#" + quote(reference.field, safe="")
-    # Encoded text may be three times as long, and a path of one segment may look like none.
-    return text[:MAX_REFERENCE] if len(text) <= MAX_REFERENCE else str(reference)
+    # Encoded, a text may be three times as long.
+    return text if len(text) <= MAX_REFERENCE else str(reference)
