@@ -18,7 +18,7 @@ _HEAD = """
 import runpy, sys
 sys.path.insert(0, {folder!r})
 from sentra_kms.errors import DecryptionFailed
-from sentra_kms.keys.cache import HeldKey, KeyCache
+from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.tenant_keys import TenantKeys
 encrypt, decrypt = TenantKeys.encrypt, TenantKeys.decrypt
@@ -56,7 +56,7 @@ SABOTAGE = {
         "northgate is refused a row of lakeview: DecryptionFailed (it was accepted)",
     ),
     "nothing is cached": (
-        "KeyCache._hold = lambda self, material: HeldKey(material, 0.0)",
+        "Memory.admit = lambda self, asked, held: None",
         "18,000 fields took 2 KEK operations",
     ),
     "rotate makes no version": (

@@ -164,7 +164,7 @@ class KeyManager(Lifecycle):
 
     def describe(self, tenant: str) -> RingInfo:
         """Return the tenant's ring as it is in the store now, without its ciphertexts."""
-        return self._info(self._rings.store.load(check_tenant(tenant)).ring)
+        return self._info(self._rings.store.look(check_tenant(tenant)).ring)
 
     def tenants(self) -> Iterator[str]:
         """Yield the names of all tenants, as the store lists them."""

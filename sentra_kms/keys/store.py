@@ -93,15 +93,21 @@ class RingStore:
         return self._service.name
 
     def load(self, tenant: str) -> Loaded:
-        """Return a tenant's ring; raises `TenantNotFound` or `RingRejected`."""
+        """Return a tenant's ring; raises `TenantNotFound` or `RingRejected`.
+
+        `UnsupportedOperation` for one that has moved to a store which is not configured.
+        """
+        loaded = self.look(tenant)
+        _refuse_moved(loaded.ring)
+        return loaded
+
+    def look(self, tenant: str) -> Loaded:
+        """Return a tenant's ring as `load` does, also one that has moved to another store."""
         try:
-            loaded = self._load(self._service, tenant)
+            return self._load(self._service, tenant)
         except TenantNotFound:
             if self._previous is None:
                 raise
-        else:
-            _refuse_moved(loaded.ring)
-            return loaded
         try:
             found = self._load(self._previous, tenant)
         except (TenantNotFound, RingRejected):

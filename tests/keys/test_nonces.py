@@ -16,7 +16,6 @@ from typing import Literal
 import pytest
 
 from sentra_kms.keys import message as message_format
-from sentra_kms.keys import tenant_keys
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import WAIT, nonce_of, salt_of
@@ -216,8 +215,7 @@ def test_copy_of_an_epoch_rolls_over_to_a_salt_of_its_own(
 ) -> None:
     """After a fork that Python missed, both sides use up the epoch and go on apart."""
     bound = 8
-    for module in (tenant_keys, message_format):
-        monkeypatch.setattr(module, "EPOCH_TICKS", bound)
+    monkeypatch.setattr(message_format, "EPOCH_TICKS", bound)
     acme = memory_kms.keys.tenant("acme")
     before = [acme.encrypt(b"x") for _ in range(3)]
 
