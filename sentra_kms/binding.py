@@ -373,8 +373,7 @@ class Binding:
         made = self._make_parts(find_create(self._type))
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
-        manager = HookManager()
-        manager.add_hookspecs(HOOKS)
+        manager = HookManager(HOOKS)
         for part in parts:
             manager.register(part)
         manager.check_pending()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -60,11 +61,16 @@ def find_type(name: str) -> FoundType:
     one that does breaks the rules of registration; both say which distributions and what to do.
     """
     if name in BUILT_IN:
-        return FoundType(name, _registered(BUILT_IN[name], name, CORE), CORE, VERSION)
+        return _built_in(name)
     entries = scan(BACKEND_GROUP)
     entry = _only(name, entries.get(name, []), entries)
     distribution, version = distribution_of(entry)
     return FoundType(name, _registered(entry.value, name, distribution), distribution, version)
+
+
+@cache
+def _built_in(name: str) -> FoundType:
+    return FoundType(name, _registered(BUILT_IN[name], name, CORE), CORE, VERSION)
 
 
 def installed_types() -> list[str]:
@@ -155,8 +161,7 @@ def _registered(module: str, name: str, distribution: str) -> BackendType:
     """Import a module and ask it for its type; hold the answer to the rules."""
     where = f"module {module} of {distribution}, which should register backend type '{name}',"
     imported = _import(module, where)
-    manager = hookspecs.HookManager()
-    manager.add_hookspecs(hookspecs)
+    manager = hookspecs.HookManager(hookspecs)
     answers: list[object] = []
     failure: str | None = None
     try:

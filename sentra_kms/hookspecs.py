@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pluggy import HookimplMarker, HookimplOpts, HookspecMarker, HookspecOpts, PluginManager
@@ -52,21 +53,28 @@ hookimpl: HookimplMarker = HookimplMarker(PROJECT)
 
 
 class HookManager(PluginManager):
-    """A plugin manager of this project, which does not look into private names.
+    """A plugin manager for one set of hooks, which looks at no other names.
 
-    No hook has one, most names of an object are such, and each look costs a walk over its classes.
+    `specifications` is a class or module. Most names of an object are no hooks, and each look
+    costs a walk over its classes; names that are almost a hook's are refused by the guard.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, specifications: type | ModuleType) -> None:
         super().__init__(PROJECT)
+        self._names = frozenset(
+            name
+            for name, member in vars(specifications).items()
+            if hasattr(member, f"{PROJECT}_spec")
+        )
+        self.add_hookspecs(specifications)
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
         """Return what marks an implementation."""
-        return None if name.startswith("_") else super().parse_hookimpl_opts(plugin, name)
+        return super().parse_hookimpl_opts(plugin, name) if name in self._names else None
 
     def parse_hookspec_opts(self, module_or_class: object, name: str) -> HookspecOpts | None:
         """Return what marks a specification."""
-        if name.startswith("_"):
+        if name not in self._names:
             return None
         return super().parse_hookspec_opts(cast("type", module_or_class), name)
 

@@ -82,8 +82,7 @@ class _Feed:
 
     def __init__(self, name: str, observer: object) -> None:
         self._name = name
-        manager = HookManager()
-        manager.add_hookspecs(ObserverHooks)
+        manager = HookManager(ObserverHooks)
         manager.register(observer)
         self._hook = manager.hook
         self.after_fork()

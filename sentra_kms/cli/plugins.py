@@ -27,8 +27,7 @@ def plugin_command(name: str, *, complain: bool) -> click.Command | None:
 
 def _brought(name: str) -> click.Command | None:
     found = find_type(name)
-    manager = hookspecs.HookManager()
-    manager.add_hookspecs(hookspecs)
+    manager = hookspecs.HookManager(hookspecs)
     manager.register(registered_module(name))
     # Not the command line itself: a plugin may not replace what the core has.
     group = click.Group()

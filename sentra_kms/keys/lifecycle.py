@@ -12,7 +12,6 @@ from sentra_kms.forks import ProcessBound
 from sentra_kms.keys import states
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.changes import Rings
-from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
 from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.ring import Ring, Version, with_policy, with_versions
 from sentra_kms.keys.store import Loaded
@@ -22,6 +21,7 @@ from sentra_kms.tenant import check_tenant
 
 if TYPE_CHECKING:
     from sentra_kms.keys.backup import BackupReport
+    from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
     from sentra_kms.keys.receipt import Receipt
     from sentra_kms.keys.restore_report import RestoreReport
 
@@ -38,9 +38,6 @@ class Lifecycle(ProcessBound):
         self._rings = rings
         self._cache = cache
         self._clock = clock
-        self._destruction = Destruction(
-            rings, clock=clock, replace=cache.replace, staleness=cache.staleness
-        )
 
     def rewrap(self, tenant: str) -> RingInfo:
         """Wrap every version under the KEKs of its policy as they are now, and no others.
@@ -138,7 +135,7 @@ class Lifecycle(ProcessBound):
         what may still hold them, and until when. A tenant that fails is reported and the others
         go on. May be stopped and repeated at any point. Raises what listing the store raises.
         """
-        return self._destruction.due()
+        return self._destruction().due()
 
     def shred(self, tenant: str, confirm: str) -> Shredded:
         """Destroy every key of a tenant now, for good: all of its data is gone with them.
@@ -147,7 +144,7 @@ class Lifecycle(ProcessBound):
         given new ones. Returns the report, with a receipt for the evidence file. To shred a
         tenant again is no error. Raises `MalformedInput` and as `rotate` does.
         """
-        return self._destruction.all_of(tenant, confirm, "shred")
+        return self._destruction().all_of(tenant, confirm, "shred")
 
     def revoke(self, tenant: str, confirm: str) -> Shredded:
         """End a tenant whose own KEK is withdrawn: no KEK is asked, the data is gone with it.
@@ -155,7 +152,7 @@ class Lifecycle(ProcessBound):
         As `shred`, for a tenant of a policy with KEKs of its own; `UnsupportedOperation` for one
         of the default policy. (`release` is the other end: the KEK goes and the data stays.)
         """
-        return self._destruction.all_of(tenant, confirm, "revoke")
+        return self._destruction().all_of(tenant, confirm, "revoke")
 
     def move(self, tenant: str) -> RingInfo:
         """Move a tenant's ring from `previous_store` to `store`; one that is there stays.
@@ -227,6 +224,16 @@ class Lifecycle(ProcessBound):
         renewal = target.renewal(ring.tenant, self._rings.wrapping(ring.policy, ring.tenant))
         return tuple(
             renewal.renew(version, ring.where(version.version)) for version in ring.versions
+        )
+
+    def _destruction(self) -> Destruction:
+        from sentra_kms.keys.destruction import Destruction
+
+        return Destruction(
+            self._rings,
+            clock=self._clock,
+            replace=self._cache.replace,
+            staleness=self._cache.staleness,
         )
 
     def _to_state(self, tenant: str, change: Callable[[Ring], Ring | None]) -> RingInfo:

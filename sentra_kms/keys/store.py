@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -23,10 +23,12 @@ from sentra_kms.errors import (
 )
 from sentra_kms.hooktypes import Remainder, RingPage, StoredRing
 from sentra_kms.keys.document import Authenticator, signer_of
-from sentra_kms.keys.receipt import Remains
 from sentra_kms.keys.ring import Ring, decode, encode, format_time, moved, moved_here
 from sentra_kms.keys.seen import Seen
 from sentra_kms.tenant import check_tenant
+
+if TYPE_CHECKING:
+    from sentra_kms.keys.receipt import Remains
 
 _PAGE = 10_000  # tenants asked for at once
 
@@ -187,6 +189,8 @@ class RingStore:
         return found
 
     def _purged(self, service: RingService, tenant: str) -> list[Remains]:
+        from sentra_kms.keys.receipt import Remains  # rarely needed
+
         where = f"store '{service.name}'"
         try:
             if service is self._previous:
