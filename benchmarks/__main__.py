@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks import boundary, cold, messages, peers, residence
+from benchmarks import boundary, cold, messages, peers, residence, warm
 
 OUTPUT = os.path.join("build", "bench.json")
 _CORE = ("sentra-kms", "cryptography", "msgspec", "pluggy")
@@ -34,6 +34,14 @@ def main() -> int:
         f"\n{flight['threads']} threads ask for one cold tenant: {flight['opened']} opened, "
         f"{flight['load_ring']} ring load, {flight['unwrap_key']} unwrap"
     )
+    busy = warm.run()
+    print(
+        f"\n{busy['messages']} warm messages sealed and opened: {busy['calls']} backend calls; "
+        f"a tenant's look-up {busy['look-up']['ours'] * 1e9:.0f} ns "
+        f"(a dict's {busy['look-up']['dict'] * 1e9:.0f})\n{busy['threads']} threads, messages a "
+        "second over those of as many LIMIT threads: "
+        + ", ".join(f"{size} B {found:.2f}" for size, found in busy["throughput"].items())
+    )
     held = residence.memory()
     print(
         f"\nresident, bytes a tenant of {held['tenants']:.0f}: ring and key "
@@ -50,6 +58,7 @@ def main() -> int:
             "boundary": edges,
             "cold": start,
             "flight": flight,
+            "warm": busy,
             "resident": held,
         }
         json.dump(found, file, indent=2)

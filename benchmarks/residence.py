@@ -56,7 +56,7 @@ def unwraps(threads: int = THREADS) -> dict[str, object]:
             message = kms.keys.encrypt("acme", b"x")
         with sentra_kms.load(config, ENVIRONMENT) as kms:
             counted = {"unwrap_key": 0, "load_ring": 0}
-            binding = cast("Any", kms)._bindings["local"]  # noqa: SLF001 - counts calls at the boundary
+            binding = cast("Any", kms)._wiring.bindings["local"]  # noqa: SLF001 - counts calls at the boundary
             for operation in counted:
                 setattr(
                     binding, operation, _counting(getattr(binding, operation), counted, operation)
@@ -111,12 +111,10 @@ def _look(path: str) -> None:
     records = [data[start : start + 110] for start in range(0, len(data), 110)]
     messages = {record[:13].decode("ascii"): record[13:110] for record in records}
     with sentra_kms.load(path, ENVIRONMENT) as kms:
-        cache = cast("Any", kms.keys)._cache  # noqa: SLF001 - no caller can look up alone
         found = []
         before = _resident()
         for name in messages:
-            entry = cache.entry(name)
-            cache.key(entry, entry.ring.versions[0])
+            kms.keys.tenant(name).warm()
         found.append(_resident() - before)
         for name in messages:
             kms.keys.encrypt(name, b"x")
