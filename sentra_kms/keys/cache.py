@@ -97,9 +97,19 @@ class KeyCache:
         self._salt = os.urandom(8)
 
     def adopt(self, bounds: Bounds) -> None:
-        """Hold things to other bounds from now on."""
+        """Hold things to other bounds and by other policies from now on, also what is held."""
         self._bounds = bounds
         self._memory.max_keys = bounds.max_keys
+        self._memory.shorten(
+            lambda entry: entry.read + _AHEAD * self._ring_ttl(entry),
+            lambda entry, held: held.taken + _AHEAD * ttl if (ttl := self._ttl(entry)) else None,
+        )
+        now = self.now()
+        for tenant, epoch in list(self.epochs.items()):
+            entry = self.entries.get(tenant)
+            if entry is not None:
+                epoch.expires = min(epoch.expires, now + self._ttl(entry))
+                epoch.deadline = min(epoch.deadline, epoch.expires)
 
     def staleness(self) -> float:
         """Return for how many seconds a process may go on with what was changed elsewhere."""

@@ -128,5 +128,5 @@ class KeySource:
 
     def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
         """Whether every KEK that could unwrap a version failed a moment ago."""
-        wrapping = self._rings.wrapping(ring.policy, ring.tenant)
-        return wrapping.is_out_of_reach(version, ring.tenant)
+        found = self._rings.plan.policies.get(ring.policy)
+        return found is not None and found.is_out_of_reach(version, ring.tenant)

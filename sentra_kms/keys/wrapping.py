@@ -106,7 +106,7 @@ class Wrapping:
         asks = [partial(self._unwrap_one, kek, wrap, version, where) for kek, wrap in usable]
         answer, failures = first_answer(asks, hedge_after=self._hedge_after)
         if answer is None:
-            raise _joined(failures)
+            raise _joined("no KEK could unwrap", failures)
         return answer
 
     def is_out_of_reach(self, version: Version, tenant: str) -> bool:
@@ -139,9 +139,9 @@ class Wrapping:
             try:
                 wraps.append(kept.get(kek) or self._wrap_one(kek, material, where))
             except _DOES_NOT_WORK as error:
-                failures[kek] = error
-                if len(keks) - len(failures) < self.policy.min_wraps:
-                    raise
+                failures[str(kek)] = error
+            if len(keks) - len(failures) < self.policy.min_wraps:
+                raise _joined("too few KEKs could wrap", list(failures.values()))
         return Wrapped(tuple(wraps), tuple(failures))
 
     def _usable(self, version: Version, tenant: str) -> list[tuple[KekName, Wrap]]:
@@ -231,7 +231,7 @@ class Renewal:
             return None
 
 
-def _joined(failures: list[KMSError]) -> KMSError:
+def _joined(what: str, failures: list[KMSError]) -> KMSError:
     """Return one error for several KEKs: of the kind most worth a retry, telling all."""
     chosen = next((failure for failure in failures if failure.retryable), failures[0])
     joined = afresh(chosen)
@@ -239,5 +239,5 @@ def _joined(failures: list[KMSError]) -> KMSError:
         told = "; ".join(
             f"[{failure.subject or failure.backend}] {failure.message}" for failure in failures
         )
-        joined.args = (f"no KEK could unwrap: {told}",)
+        joined.args = (f"{what}: {told}",)
     return joined
