@@ -120,7 +120,7 @@ def test_ring_is_wrapped_under_its_policys_keks(shop: Shop) -> None:
 def test_unknown_policy_makes_nothing(shop: Shop) -> None:
     """The error names the policies that there are."""
     shop.keys.create("acme")
-    with pytest.raises(ConfigurationError, match="no policy 'silver'.*both, default, gold, own"):
+    with pytest.raises(ConfigurationError, match=r"no policy 'silver'.*both, default, gold, own"):
         shop.keys.create("b", policy="silver")
     with pytest.raises(ConfigurationError, match="no policy 'silver'"):
         shop.keys.set_policy("acme", "silver")
@@ -220,9 +220,9 @@ def test_fewer_keks_than_min_wraps_save_nothing(shop: Shop) -> None:
     before = shop.keys.describe("acme")
     for name in ("ours", "rings"):
         shop.spy(name, "wrap_key").failure = ServiceUnavailable(f"{name} is down", backend=name)
-    with pytest.raises(ServiceUnavailable, match="ours is down.*rings is down"):
+    with pytest.raises(ServiceUnavailable, match=r"ours is down.*rings is down"):
         shop.keys.create("b", policy="three")
-    with pytest.raises(ServiceUnavailable, match="ours is down.*rings is down"):
+    with pytest.raises(ServiceUnavailable, match=r"ours is down.*rings is down"):
         shop.keys.rotate("acme")
     with pytest.raises(TenantNotFound):
         shop.keys.describe("b")
