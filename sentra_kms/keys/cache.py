@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import floor
+from sys import intern
 from typing import Protocol
 
 import msgspec
@@ -32,7 +33,7 @@ RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
 _JITTER = 0.1  # of a TTL, taken off
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
 _MAX_TICKS = 4096
-_STORE = "store"
+_STORE = ""  # the place of rings that are in the main store
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -46,8 +47,12 @@ class Bounds(msgspec.Struct, frozen=True):
 class Source(Protocol):
     """Where rings and keys come from."""
 
-    def load(self, tenant: str) -> Ring:
-        """Read and verify a ring."""
+    def load(self, tenant: str) -> tuple[Ring, str]:
+        """Read and verify a ring; return it and its place: nothing for the main store."""
+        ...
+
+    def failed_at(self, error: KMSError) -> str:
+        """Return the place of the store that did not answer."""
         ...
 
     def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
@@ -144,7 +149,7 @@ class KeyCache:
 
     def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
-        return self._replace(ring, self._tick(self.now()), key)
+        return self._replace(ring, self._tick(self.now()), key, _STORE)
 
     def key(self, entry: Entry, number: int) -> HeldKey:
         """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
@@ -234,22 +239,22 @@ class KeyCache:
         return self._load(tenant)
 
     def _load(self, tenant: str) -> Entry:
-        ring, begun = self._read(tenant)
-        return self._replace(ring, begun, None)
+        return self._read(tenant)[0]
 
-    def _read(self, tenant: str) -> tuple[Ring, float]:
-        """Read a ring; return it and when that began."""
+    def _read(self, tenant: str) -> tuple[Entry, Ring]:
+        """Read a ring and hold it."""
         begun = self._tick(self.now())
         try:
-            ring = self._source.load(tenant)
-        except ServiceUnavailable:
-            self._outages.failed(_STORE)
+            ring, place = self._source.load(tenant)
+        except ServiceUnavailable as error:
+            self._outages.failed(self._source.failed_at(error))
             raise
         except KMSError:
             self._outages.worked(_STORE)  # it answered, if only with a no
             raise
-        self._outages.worked(_STORE)
-        return ring, begun
+        for each in {_STORE, place}:
+            self._outages.worked(each)
+        return self._replace(ring, begun, None, place), ring
 
     def _load_ahead(self, entry: Entry, now: float) -> None:
         """Have a ring read in the background, and serve the one at hand meanwhile."""
@@ -259,7 +264,7 @@ class KeyCache:
 
         def work() -> None:
             try:
-                if self._outages.should_wait(_STORE):
+                if any(self._outages.should_wait(place) for place in {_STORE, entry.place}):
                     self._coast(entry, entry.read)
                 else:
                     self._loads.do(tenant, lambda: self._loaded(tenant, entry))
@@ -285,8 +290,9 @@ class KeyCache:
         self._forced_at[entry.tenant] = now
         return self._load(entry.tenant)
 
-    def _replace(self, ring: Ring, read: float, key: KeyMaterial | None) -> Entry:
+    def _replace(self, ring: Ring, read: float, key: KeyMaterial | None, place: str) -> Entry:
         entry = Entry(ring, read)
+        entry.place = intern(place)
         entry.deadline = self._tick(read + _AHEAD * self._ring_ttl(entry))
         held: HeldKey | None = None
         if key is not None and ring.primary is not None and self._ttl(entry) > 0:
@@ -297,7 +303,8 @@ class KeyCache:
         return now < entry.read + self._ring_ttl(entry)
 
     def _is_known_down(self, entry: Entry) -> bool:
-        return entry.is_coasting or self._outages.is_known(_STORE)
+        places = {_STORE, entry.place}
+        return entry.is_coasting or any(self._outages.is_known(place) for place in places)
 
     def _coasts(self, entry: Entry, now: float) -> bool:
         return now < entry.read + self._bounds.max_stale
@@ -362,8 +369,7 @@ class KeyCache:
         """Return the whole ring of an entry, read anew if it is not at hand, and a version."""
         ring = self._memory.ring(entry)
         if ring is None:
-            ring, begun = self._read(entry.tenant)
-            entry = self._replace(ring, begun, None)
+            entry, ring = self._read(entry.tenant)
         version = ring.find(number)
         if version is None or version.state != "enabled":
             state = "gone" if version is None else version.state

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sentra_kms.context import WrapContext
-from sentra_kms.errors import ConfigurationError, Conflict
+from sentra_kms.errors import ConfigurationError, Conflict, KMSError
 from sentra_kms.keys.ring import Ring, Version, check_value, new_version
 from sentra_kms.keys.store import Loaded, RingStore
 from sentra_kms.keys.wrapping import Wrapping
@@ -112,9 +112,15 @@ class KeySource:
     def __init__(self, rings: Rings) -> None:
         self._rings = rings
 
-    def load(self, tenant: str) -> Ring:
-        """Read and verify a ring."""
-        return self._rings.store.load(tenant).ring
+    def load(self, tenant: str) -> tuple[Ring, str]:
+        """Read and verify a ring; return it and where it was."""
+        store = self._rings.store
+        loaded = store.load(tenant)
+        return loaded.ring, store.place(loaded)
+
+    def failed_at(self, error: KMSError) -> str:
+        """Return which store an error of `load` is of."""
+        return self._rings.store.failed_at(error)
 
     def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
         """Ask the KEKs of a ring's policy for a version's key."""

@@ -151,7 +151,7 @@ class Destruction:
             for wrap in version.wraps
         }
         found = [Remains("memory of processes that hold the keys", until)]
-        found += self._rings.store.purge(before.tenant)
+        found += self._rings.store.purge(after)
         if keks:
             found.append(
                 Remains(

@@ -36,9 +36,10 @@ class Seen:
         """Raise `RingRejected` for a ring that is behind `seen`; note one that is not."""
         mark = _mark(ring, document)
         if mark >> _BITS < seen >> _BITS or (mark >> _BITS == seen >> _BITS and mark != seen):
+            another = "another " if mark >> _BITS == seen >> _BITS else ""
             raise RingRejected(
                 f"the stored ring of '{ring.tenant}' has sequence {ring.sequence}, but this "
-                f"process has seen {'another ' if mark >> _BITS == seen >> _BITS else ''}{seen >> _BITS}: "
+                f"process has seen {another}{seen >> _BITS}: "
                 "the store was rolled back, or holds a copy of another store",
                 subject=ring.tenant,
             )
