@@ -138,9 +138,7 @@ def test_slow_one_that_answers_before_the_hedge_is_not_hedged(keks: Keks) -> Non
 
 
 def test_slow_one_is_overtaken_and_its_late_answer_is_dropped(keks: Keks) -> None:
-    """The caller has the second's answer while the first still hangs; what it says later is lost
-    without harm, and nothing of it stays in memory.
-    """
+    """The second's answer is there while the first hangs; nothing of the late one is held."""
     keks.hedge(SOON)
     slow = keks.spies["a"].before = Slow()
     assert keks.open() == b"x"
