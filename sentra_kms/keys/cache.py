@@ -36,6 +36,10 @@ _MAX_TICKS = 4096
 _STORE = ""  # the place of rings that are in the main store
 
 
+class NotAtHandError(Exception):
+    """A backend would have to be asked."""
+
+
 class Bounds(msgspec.Struct, frozen=True):
     """How long rings are held, in seconds, and how many keys."""
 
@@ -151,19 +155,24 @@ class KeyCache:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
         return self._replace(ring, self._tick(self.now()), key, _STORE)
 
-    def key(self, entry: Entry, number: int) -> HeldKey:
-        """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
+    def key(self, entry: Entry, number: int, *, wait: bool = True) -> HeldKey:
+        """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`.
+
+        Without `wait` nobody is asked: `NotAtHandError` is raised where that would be needed.
+        """
         state = entry.state(number)
         if state != "enabled":
             raise KeyUnavailable(
                 f"version {number} of tenant '{entry.tenant}' is {state}", subject=entry.tenant
             )
         held = entry.key(number)
+        now = self.now()
+        if held is not None and now < held.deadline:
+            return held
+        if not wait:
+            raise NotAtHandError
         if held is None:
             return self._fetch(entry, number, None)
-        now = self.now()
-        if now < held.deadline:
-            return held
         end = held.taken + self._ttl(entry)
         last = held.taken + self._bounds.max_stale
         if now < end or (now < last and (held.is_coasting or self._is_out(entry, number))):
@@ -180,12 +189,13 @@ class KeyCache:
         self._coast(held, held.taken)
         return held
 
-    def epoch(self, entry: Entry, number: int, cost: int) -> Epoch:
+    def epoch(self, entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
         """Return an epoch of a version with `cost` ticks drawn from it.
 
         It is the one that the tenant's writers use, or a new one that they use from now on.
+        `wait` is as in `key`.
         """
-        held = self.key(entry, number)
+        held = self.key(entry, number, wait=wait)
         now = self.now()
         found = self.epochs.get(entry.tenant)
         if found is not None and found.version == number and now < found.expires:
@@ -199,9 +209,12 @@ class KeyCache:
         self._memory.keep_epoch(entry, held, epoch)
         return epoch
 
-    def opener(self, entry: Entry, number: int, prefix: bytes) -> Opener:
-        """Return the opener of a message's prefix, kept for the next one with the same prefix."""
-        held = self.key(entry, number)
+    def opener(self, entry: Entry, number: int, prefix: bytes, *, wait: bool = True) -> Opener:
+        """Return the opener of a message's prefix, kept for the next one with the same prefix.
+
+        `wait` is as in `key`.
+        """
+        held = self.key(entry, number, wait=wait)
         deadline = min(entry.deadline, held.deadline)
         found = entry.openers.get(prefix)
         if found is not None and found.key is held.material:

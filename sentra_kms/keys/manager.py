@@ -64,7 +64,8 @@ class KeyManager:
             self._rings, clock=clock, replace=self._cache.replace, staleness=self._cache.staleness
         )
         self._handles: dict[str, TenantKeys] = {}
-        self._aio: AsyncKeyManager | None = None
+        self._asynchronous: dict[None, AsyncKeyManager] = {}  # none or one
+        self._closed = False
 
     def create(
         self,
@@ -95,11 +96,15 @@ class KeyManager:
     @property
     def aio(self) -> AsyncKeyManager:
         """The same face for asyncio; it never holds the loop up."""
-        if self._aio is None:
+        found = self._asynchronous.get(None)
+        if found is None:
             from sentra_kms.keys.aio import AsyncKeyManager  # with asyncio, for who uses it
 
-            self._aio = AsyncKeyManager(self, lambda tenant: WarmKeys(self._cache, tenant))
-        return self._aio
+            made = AsyncKeyManager(self, lambda tenant: WarmKeys(self._cache, tenant))
+            found = self._asynchronous.setdefault(None, made)  # of two threads one is first
+            if self._closed:
+                found.close()
+        return found
 
     def tenant(self, tenant: str) -> TenantKeys:
         """Return the handle for a tenant's messages; looks nothing up yet."""
@@ -318,8 +323,9 @@ class KeyManager:
 
     def close(self) -> None:
         """Forget every key, and hold none from now on."""
-        if self._aio is not None:
-            self._aio.close()
+        self._closed = True
+        for found in list(self._asynchronous.values()):
+            found.close()
         self._cache.close()
         self._rings.store.close()
 
