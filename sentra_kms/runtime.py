@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,7 @@ from typing import Self
 from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
-from sentra_kms.forks import ProcessBound
+from sentra_kms.forks import ProcessBound, tell_after_fork
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
 from sentra_kms.keys.manager import KeyManager
@@ -58,10 +59,16 @@ class KMS(ProcessBound):
         )
         self._closed = False
         self._health: tuple[float, health.Health] | None = None
-        self._reloading = threading.Lock()
+        self._retiring: list[_Retiring] = []
+        self.after_fork()
+        tell_after_fork(self)
 
     def __repr__(self) -> str:
         return f"KMS(environment={self.environment!r})"
+
+    def after_fork(self) -> None:
+        """Replace a lock that another thread may have held."""
+        self._changing = threading.RLock()  # a signal handler may close what is being reloaded
 
     @property
     def keys(self) -> KeyManager:
@@ -86,11 +93,11 @@ class KMS(ProcessBound):
 
         For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
         """
+        if self._closed:
+            return health.Health(live=False, ready=False, backends=())
         kept = self._health
         if kept is not None and self._now() < kept[0] + _HEALTH_TIME:
             return kept[1]
-        if self._closed:
-            return health.Health(live=False, ready=False, backends=())
         backends = health.examine(self._wiring)
         answers = all(backend.ok for backend in backends)
         ready = answers or (self._keys is not None and self._keys.can_coast())
@@ -106,9 +113,8 @@ class KMS(ProcessBound):
         what is under way has had its time. Observers stay those of `load`. Raises as `load`, and
         then everything stays as it was.
         """
-        with self._reloading:
-            if self._closed:
-                raise UnsupportedOperation("this KMS is closed: load() again")
+        with self._changing:
+            self._refuse_closed()
             given = self._source if source is None else source
             settings = read_settings(given, self.environment)
             if (settings.keys is None) != (self._keys is None):
@@ -118,13 +124,13 @@ class KMS(ProcessBound):
                 )
             before = self._wiring
             wiring = Wiring(settings, self._ground, before)
+            if self._closed:
+                wiring.close()
+                self._refuse_closed()
+            self._wiring, self._source, self._health = wiring, given, None
             if self._keys is not None and wiring.plan is not None:
                 self._keys.adopt(wiring.plan, settings.cache)
-            self._wiring, self._source, self._health = wiring, given, None
-        grace = max((each.timeout for each in before.settings.backends.values()), default=0.0)
-        timer = threading.Timer(2 * grace, before.close, args=(wiring,))
-        timer.daemon = True
-        timer.start()
+            self._retire(before, wiring)
 
     def examine(self) -> list[Finding]:
         """Try every backend, KEK, ring authentication key and the store; change nothing."""
@@ -148,10 +154,13 @@ class KMS(ProcessBound):
     def close(self) -> None:
         """Forget keys and close every backend; later operations raise."""
         self._closed = True
-        self._health = None
-        if self._keys is not None:
-            self._keys.close()
-        failures = self._wiring.close()
+        with self._changing:
+            self._health = None
+            if self._keys is not None:
+                self._keys.close()
+            failures = self._wiring.close()
+            for retiring in list(self._retiring):
+                failures += retiring.end()
         self._observers.close()
         if failures:
             raise failures[0]
@@ -180,6 +189,15 @@ class KMS(ProcessBound):
 
         await asyncio.to_thread(self.close)
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UnsupportedOperation("this KMS is closed: load() again")
+
+    def _retire(self, before: Wiring, after: Wiring) -> None:
+        """Close what is not in use any more once what is under way has had its time."""
+        grace = max((each.timeout for each in before.settings.backends.values()), default=0.0)
+        _Retiring(before, after, 2 * grace, self._retiring)
+
     def _describe(self, kek: KekName) -> str:
         found = self._wiring.bindings[kek.backend].describe_key(kek.key)
         version = "" if found.key_version is None else f", version {found.key_version}"
@@ -191,6 +209,31 @@ class KMS(ProcessBound):
     def _describe_store(self, name: str) -> str:
         page = self._wiring.bindings[name].list_rings(None, 1)
         return "keeps key rings" if page.tenants else "keeps key rings, none yet"
+
+
+class _Retiring:
+    """A wiring whose backends are closed in `seconds`, or when `end` is called before.
+
+    Those that `after` uses too stay open. It is in `among` until then.
+    """
+
+    def __init__(
+        self, before: Wiring, after: Wiring, seconds: float, among: list[_Retiring]
+    ) -> None:
+        self._before = before
+        self._after = after
+        self._among = among
+        self._timer = threading.Timer(seconds, self.end)
+        self._timer.daemon = True
+        among.append(self)
+        self._timer.start()
+
+    def end(self) -> list[KMSError]:
+        """Close now; return what failed."""
+        self._timer.cancel()
+        with suppress(ValueError):  # the timer and a close may come at once
+            self._among.remove(self)
+        return self._before.close(self._after)
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:

@@ -54,6 +54,14 @@ class Wiring:
         self.settings = settings
         self._ground = ground
         self.bindings: dict[str, Binding] = {}
+        try:
+            self.plan = self._wired(before)
+        except BaseException:
+            self.close(before)  # what was bound for it; nobody else will
+            raise
+
+    def _wired(self, before: Wiring | None) -> Plan | None:
+        settings = self.settings
         for name in settings.backends:
             self.bindings[name] = self._kept(name, before) or self._bind(settings.backends[name])
         for name, backend in settings.backends.items():
@@ -62,7 +70,7 @@ class Wiring:
                     "fetch_secret",
                     f"[{settings.environment}.backends.{name}] refers to {reference}",
                 )
-        self.plan = None if settings.keys is None else self._plan(settings.keys)
+        return None if settings.keys is None else self._plan(settings.keys)
 
     def close(self, keep: Wiring | None = None) -> list[KMSError]:
         """Close every backend that `keep` does not use too; return what failed."""

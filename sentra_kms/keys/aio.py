@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sentra_kms.context import Context
+from sentra_kms.errors import KMSError, UnsupportedOperation
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.destruction import DestroyReport, Shredded
 from sentra_kms.keys.info import RingInfo
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 THREADS = 32  # calls to backends at once
 SMALL = 16 * 1024
-"""Bytes up to which a message, or a batch of them, is done in the loop: some 10 µs."""
+"""Bytes up to which a message is done in the loop: some 10 µs."""
 
 _PAGE = 1000  # names of tenants fetched at once
 _T = TypeVar("_T")
@@ -47,6 +48,7 @@ class AsyncKeyManager:
     def __init__(self, keys: KeyManager, warm: Callable[[str], WarmKeys]) -> None:
         self._keys = keys
         self._warm = warm
+        self._closed = False
         self.after_fork()
         tell_after_fork(self)
 
@@ -93,6 +95,10 @@ class AsyncKeyManager:
     ) -> list[bytes]:
         """Decrypt many for a tenant."""
         return await self._run(partial(self._keys.decrypt_many, tenant, messages, contexts))
+
+    async def warm(self, tenants: Iterable[str]) -> dict[str, KMSError]:
+        """Fetch the primary keys of tenants before they are needed."""
+        return await self._run(partial(self._keys.warm, tenants))
 
     async def create(
         self,
@@ -167,22 +173,27 @@ class AsyncKeyManager:
                 yield name
 
     def close(self) -> None:
-        """Let the threads end when what they do is done."""
+        """Let the threads end when what they do is done, and begin none from now on.
+
+        What waits for a thread is not cancelled, since no task asked for that: it meets closed
+        backends, and its task their error.
+        """
         with self._lock:
+            self._closed = True
             threads, self._threads = self._threads, None
         if threads is not None:
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         context = copy_context()  # on whose behalf, for the events
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool(), partial(context.run, work))
-
-    def _pool(self) -> ThreadPoolExecutor:
         with self._lock:
+            if self._closed:
+                raise UnsupportedOperation("this KMS is closed: load() again")
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(THREADS, "sentra-kms-aio")
-            return self._threads
+            waiting = loop.run_in_executor(self._threads, partial(context.run, work))
+        return await waiting
 
 
 class AsyncTenantKeys:
@@ -201,6 +212,12 @@ class AsyncTenantKeys:
     def tenant(self) -> str:
         """The tenant's id."""
         return self._tenant
+
+    async def warm(self) -> None:
+        """Fetch the primary key now; see `TenantKeys.warm`."""
+        failed = await self._keys.warm([self._tenant])
+        for error in failed.values():
+            raise error
 
     async def encrypt(self, plaintext: Buffer, context: Context = None) -> bytes:
         """Encrypt; see `TenantKeys.encrypt`."""
@@ -223,5 +240,7 @@ class AsyncTenantKeys:
         return await self._keys.decrypt_many(self._tenant, messages, contexts)
 
 
-def _size(data: Buffer) -> int:
-    return data.nbytes if isinstance(data, memoryview) else len(data)
+def _size(data: object) -> int:
+    if isinstance(data, memoryview):
+        return data.nbytes
+    return len(data) if isinstance(data, (bytes, bytearray)) else 0  # refused where it is used

@@ -55,17 +55,32 @@ class Background:
             begin = self._threads < min(self._most, len(self._names))
             self._threads += begin
         if begin:
-            threading.Thread(target=self._run, name="sentra-kms-refresh", daemon=True).start()
+            self._begin()
 
     def close(self) -> None:
         """Drop what is not begun; a thread at work ends after it."""
         with self._lock:
             self._closed = True
-            with suppress(Empty):
-                while True:
-                    self._work.get_nowait()
+            self._drop()
             for _ in range(self._threads):
                 self._work.put(None)
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._run, name="sentra-kms-refresh", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the process is at its end, or at its bound of threads
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:  # nobody is there to do it: it can wait for the next time
+                    self._drop()
+
+    def _drop(self) -> None:
+        with suppress(Empty):
+            while True:
+                taken = self._work.get_nowait()
+                if taken is not None:
+                    self._names.discard(taken[0])
 
     def _run(self) -> None:
         while (taken := self._work.get()) is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import floor
+from sys import intern
 from typing import Protocol
 
 import msgspec
@@ -32,7 +33,11 @@ RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
 _JITTER = 0.1  # of a TTL, taken off
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
 _MAX_TICKS = 4096
-_STORE = "store"
+_STORE = ""  # the place of rings that are in the main store
+
+
+class NotAtHandError(Exception):
+    """A backend would have to be asked."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -46,8 +51,12 @@ class Bounds(msgspec.Struct, frozen=True):
 class Source(Protocol):
     """Where rings and keys come from."""
 
-    def load(self, tenant: str) -> Ring:
-        """Read and verify a ring."""
+    def load(self, tenant: str) -> tuple[Ring, str]:
+        """Read and verify a ring; return it and its place: nothing for the main store."""
+        ...
+
+    def failed_at(self, error: KMSError) -> str:
+        """Return the place of the store that did not answer."""
         ...
 
     def seen(self, tenant: str) -> int:
@@ -101,9 +110,19 @@ class KeyCache:
         self._salt = os.urandom(8)
 
     def adopt(self, bounds: Bounds) -> None:
-        """Hold things to other bounds from now on."""
+        """Hold things to other bounds and by other policies from now on, also what is held."""
         self._bounds = bounds
         self._memory.max_keys = bounds.max_keys
+        self._memory.shorten(
+            lambda entry: entry.read + _AHEAD * self._ring_ttl(entry),
+            lambda entry, held: held.taken + _AHEAD * ttl if (ttl := self._ttl(entry)) else None,
+        )
+        now = self.now()
+        for tenant, epoch in list(self.epochs.items()):
+            entry = self.entries.get(tenant)
+            if entry is not None:
+                epoch.expires = min(epoch.expires, now + self._ttl(entry))
+                epoch.deadline = min(epoch.deadline, epoch.expires)
 
     def staleness(self) -> float:
         """Return for how many seconds a process may go on with what was changed elsewhere."""
@@ -138,21 +157,26 @@ class KeyCache:
 
     def replace(self, ring: Ring, key: KeyMaterial | None = None) -> Entry:
         """Hold a ring that was just read or saved; `key` is its primary's if it is at hand."""
-        return self._replace(ring, self._tick(self.now()), key)
+        return self._replace(ring, self._tick(self.now()), key, _STORE)
 
-    def key(self, entry: Entry, number: int) -> HeldKey:
-        """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`."""
+    def key(self, entry: Entry, number: int, *, wait: bool = True) -> HeldKey:
+        """Return a version's key, unwrapped now if it is not held. Raises `KeyUnavailable`.
+
+        Without `wait` nobody is asked: `NotAtHandError` is raised where that would be needed.
+        """
         state = entry.state(number)
         if state != "enabled":
             raise KeyUnavailable(
                 f"version {number} of tenant '{entry.tenant}' is {state}", subject=entry.tenant
             )
         held = entry.key(number)
+        now = self.now()
+        if held is not None and now < held.deadline:
+            return held
+        if not wait:
+            raise NotAtHandError
         if held is None:
             return self._fetch(entry, number, None)
-        now = self.now()
-        if now < held.deadline:
-            return held
         end = held.taken + self._ttl(entry)
         last = held.taken + self._bounds.max_stale
         if now < end or (now < last and (held.is_coasting or self._is_out(entry, number))):
@@ -169,12 +193,13 @@ class KeyCache:
         self._coast(held, held.taken)
         return held
 
-    def epoch(self, entry: Entry, number: int, cost: int) -> Epoch:
+    def epoch(self, entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
         """Return an epoch of a version with `cost` ticks drawn from it.
 
         It is the one that the tenant's writers use, or a new one that they use from now on.
+        `wait` is as in `key`.
         """
-        held = self.key(entry, number)
+        held = self.key(entry, number, wait=wait)
         now = self.now()
         found = self.epochs.get(entry.tenant)
         if found is not None and found.version == number and now < found.expires:
@@ -188,9 +213,12 @@ class KeyCache:
         self._memory.keep_epoch(entry, held, epoch)
         return epoch
 
-    def opener(self, entry: Entry, number: int, prefix: bytes) -> Opener:
-        """Return the opener of a message's prefix, kept for the next one with the same prefix."""
-        held = self.key(entry, number)
+    def opener(self, entry: Entry, number: int, prefix: bytes, *, wait: bool = True) -> Opener:
+        """Return the opener of a message's prefix, kept for the next one with the same prefix.
+
+        `wait` is as in `key`.
+        """
+        held = self.key(entry, number, wait=wait)
         deadline = min(entry.deadline, held.deadline)
         found = entry.openers.get(prefix)
         if found is not None and found.key is held.material:
@@ -235,22 +263,22 @@ class KeyCache:
         return self._load(tenant)
 
     def _load(self, tenant: str) -> Entry:
-        ring, begun = self._read(tenant)
-        return self._replace(ring, begun, None)
+        return self._read(tenant)[0]
 
-    def _read(self, tenant: str) -> tuple[Ring, float]:
-        """Read a ring; return it and when that began."""
+    def _read(self, tenant: str) -> tuple[Entry, Ring]:
+        """Read a ring and hold it."""
         begun = self._tick(self.now())
         try:
-            ring = self._source.load(tenant)
-        except ServiceUnavailable:
-            self._outages.failed(_STORE)
+            ring, place = self._source.load(tenant)
+        except ServiceUnavailable as error:
+            self._outages.failed(self._source.failed_at(error))
             raise
         except KMSError:
             self._outages.worked(_STORE)  # it answered, if only with a no
             raise
-        self._outages.worked(_STORE)
-        return ring, begun
+        for each in {_STORE, place}:
+            self._outages.worked(each)
+        return self._replace(ring, begun, None, place), ring
 
     def _load_ahead(self, entry: Entry, now: float) -> None:
         """Have a ring read in the background, and serve the one at hand meanwhile."""
@@ -260,7 +288,7 @@ class KeyCache:
 
         def work() -> None:
             try:
-                if self._outages.should_wait(_STORE):
+                if any(self._outages.should_wait(place) for place in {_STORE, entry.place}):
                     self._coast(entry, entry.read)
                 else:
                     self._loads.do(tenant, lambda: self._loaded(tenant, entry))
@@ -286,8 +314,9 @@ class KeyCache:
         self._forced_at[entry.tenant] = now
         return self._load(entry.tenant)
 
-    def _replace(self, ring: Ring, read: float, key: KeyMaterial | None) -> Entry:
+    def _replace(self, ring: Ring, read: float, key: KeyMaterial | None, place: str) -> Entry:
         entry = Entry(ring, read)
+        entry.place = intern(place)
         entry.deadline = self._tick(read + _AHEAD * self._ring_ttl(entry))
         held: HeldKey | None = None
         if key is not None and ring.primary is not None and self._ttl(entry) > 0:
@@ -300,7 +329,8 @@ class KeyCache:
         return now < entry.read + self._ring_ttl(entry)
 
     def _is_known_down(self, entry: Entry) -> bool:
-        return entry.is_coasting or self._outages.is_known(_STORE)
+        places = {_STORE, entry.place}
+        return entry.is_coasting or any(self._outages.is_known(place) for place in places)
 
     def _coasts(self, entry: Entry, now: float) -> bool:
         return now < entry.read + self._bounds.max_stale
@@ -365,8 +395,7 @@ class KeyCache:
         """Return the whole ring of an entry, read anew if it is not at hand, and a version."""
         ring = self._memory.ring(entry)
         if ring is None:
-            ring, begun = self._read(entry.tenant)
-            entry = self._replace(ring, begun, None)
+            entry, ring = self._read(entry.tenant)
         version = ring.find(number)
         if version is None or version.state != "enabled":
             state = "gone" if version is None else version.state

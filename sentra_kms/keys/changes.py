@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sentra_kms.context import WrapContext
-from sentra_kms.errors import ConfigurationError, Conflict
+from sentra_kms.errors import ConfigurationError, Conflict, KMSError
 from sentra_kms.keys.ring import Ring, Version, check_value, new_version
 from sentra_kms.keys.store import Loaded, RingStore
 from sentra_kms.keys.wrapping import Wrapping
@@ -112,9 +112,15 @@ class KeySource:
     def __init__(self, rings: Rings) -> None:
         self._rings = rings
 
-    def load(self, tenant: str) -> Ring:
-        """Read and verify a ring."""
-        return self._rings.store.load(tenant).ring
+    def load(self, tenant: str) -> tuple[Ring, str]:
+        """Read and verify a ring; return it and where it was."""
+        store = self._rings.store
+        loaded = store.load(tenant)
+        return loaded.ring, store.place(loaded)
+
+    def failed_at(self, error: KMSError) -> str:
+        """Return which store an error of `load` is of."""
+        return self._rings.store.failed_at(error)
 
     def seen(self, tenant: str) -> int:
         """Return the highest sequence of a tenant's ring that was read or saved here."""
@@ -132,5 +138,5 @@ class KeySource:
 
     def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
         """Whether every KEK that could unwrap a version failed a moment ago."""
-        wrapping = self._rings.wrapping(ring.policy, ring.tenant)
-        return wrapping.is_out_of_reach(version, ring.tenant)
+        found = self._rings.plan.policies.get(ring.policy)
+        return found is not None and found.is_out_of_reach(version, ring.tenant)

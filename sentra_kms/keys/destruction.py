@@ -8,6 +8,7 @@ knows to remain, where, and until when.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -142,7 +143,9 @@ class Destruction:
 
     def _remains(self, before: Ring, after: Ring) -> tuple[Remains, ...]:
         """Erase what else holds the wraps that are gone, and tell what is left."""
-        until = format_time(self._clock() + self._staleness())
+        until: str | None = None
+        with suppress(OverflowError, ValueError):  # beyond the calendar is for ever
+            until = format_time(self._clock() + self._staleness())
         gone = {each.version for each in after.versions if each.state == "destroyed"}
         keks = {
             f"{wrap.kek} (key id {wrap.key_id}"
@@ -152,7 +155,7 @@ class Destruction:
             for wrap in version.wraps
         }
         found = [Remains("memory of processes that hold the keys", until)]
-        found += self._rings.store.purge(before.tenant)
+        found += self._rings.store.purge(after)
         if keks:
             found.append(
                 Remains(

@@ -17,14 +17,22 @@ T = TypeVar("T")
 Ask = Callable[[], T]
 
 
+def _tell_nobody(index: int) -> None:
+    pass
+
+
 def first_answer(
-    asks: Sequence[Ask[T]], *, hedge_after: float = HEDGE_AFTER
+    asks: Sequence[Ask[T]],
+    *,
+    hedge_after: float = HEDGE_AFTER,
+    dawdles: Callable[[int], None] = _tell_nobody,
 ) -> tuple[T | None, list[KMSError]]:
     """Return the first answer that comes and the failures before it; `None` if all failed.
 
     A single one is asked in the caller's thread. Of several each is asked in a thread of its own,
     in the caller's context: the second when the first has failed or has not answered within
-    `hedge_after` seconds, and so on. An answer that comes after another was taken is dropped.
+    `hedge_after` seconds, and so on; `dawdles` is told the index of who did not. An answer that
+    comes after another was taken is dropped.
     """
     if len(asks) == 1:
         try:
@@ -41,6 +49,7 @@ def first_answer(
         try:
             outcome = outcomes.get(timeout=hedge_after if begun < len(asks) else None)
         except Empty:
+            dawdles(begun - 1)
             _begin(asks[begun], outcomes)
             begun += 1
             continue
@@ -64,4 +73,10 @@ def _begin(ask: Ask[T], outcomes: SimpleQueue[T | KMSError | BaseException]) -> 
         outcomes.put(outcome)
 
     context = copy_context()  # on whose behalf, for the events
-    threading.Thread(target=context.run, args=(run,), name="sentra-kms-unwrap", daemon=True).start()
+    thread = threading.Thread(
+        target=context.run, args=(run,), name="sentra-kms-unwrap", daemon=True
+    )
+    try:
+        thread.start()
+    except RuntimeError:  # the process is at its end, or at its bound of threads
+        run()

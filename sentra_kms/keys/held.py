@@ -41,9 +41,9 @@ class HeldKey:
 class Entry:
     """What is held of one tenant under one state of its ring; replaced whole when that changes.
 
-    `read` is when the ring was read, `deadline` when to look at it again, in monotonic seconds.
-    `newest` is the last of `openers`, at hand without hashing a prefix. `seat` is
-    eviction's.
+    `place` is the store where the ring was, nothing for the main one. `read` is when it was read,
+    `deadline` when to look at it again, in monotonic seconds. `newest` is the last of `openers`,
+    at hand without hashing a prefix. `seat` is eviction's.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class Entry:
         "is_coasting",
         "newest",
         "openers",
+        "place",
         "policy",
         "read",
         "seat",
@@ -62,6 +63,7 @@ class Entry:
     def __init__(self, ring: Ring, read: float) -> None:
         self.tenant: str = ring.tenant
         self.policy: str = intern(ring.policy)
+        self.place: str = ""
         self.read: float = read
         self.deadline: float = read
         self.is_coasting: bool = False

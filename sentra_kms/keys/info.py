@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -52,7 +53,8 @@ def ring_info(ring: Ring, rotate_after: float | None = None, now: float = 0.0) -
     primary = ring.find(ring.primary) if ring.primary is not None else None
     due: datetime | None = None
     if primary is not None and rotate_after is not None:
-        due = _time(primary.created) + timedelta(seconds=rotate_after)
+        with suppress(OverflowError):  # never, as the calendar goes
+            due = _time(primary.created) + timedelta(seconds=rotate_after)
     return RingInfo(
         tenant=ring.tenant,
         ring_id=ring.ring_id.hex(),

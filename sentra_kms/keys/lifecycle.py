@@ -83,17 +83,18 @@ class Lifecycle(ProcessBound):
 
         For a customer who takes back a KEK of theirs but leaves the data with us, which opens as
         before. Their KEK must still unwrap; when this returns it wraps nothing of the ring any
-        more, so that they may destroy it. (`revoke` is the other end: the data goes with the
-        KEK.) Raises as `set_policy` does, and `KeyUnavailable`, with nothing changed, if a KEK
-        of the policy before would go on wrapping.
+        more, so that they may destroy it. Theirs are the KEKs of the policy before that the
+        default policy does not have. (`revoke` is the other end: the data goes with the KEK.)
+        Raises as `set_policy` does, and `KeyUnavailable`, with nothing changed, if a KEK of
+        theirs would go on wrapping.
         """
         check_tenant(tenant)
         before = self._rings.store.load(tenant).ring
-        ours = set(self._rings.wrapping(policy, tenant).keks(tenant))
-        theirs = set(self._rings.wrapping(before.policy, tenant).keks(tenant))
-        if before.policy != policy and ours & theirs:
+        after, own = (set(self._rings.wrapping(p, tenant).keks(tenant)) for p in (policy, None))
+        theirs = set(self._rings.wrapping(before.policy, tenant).keks(tenant)) - own
+        if before.policy != policy and after & theirs:
             raise KeyUnavailable(
-                f"{', '.join(sorted(ours & theirs))} would go on wrapping the keys of '{tenant}' "
+                f"{', '.join(sorted(after & theirs))} would go on wrapping the keys of '{tenant}' "
                 f"under policy '{policy}': release it to a policy without that KEK",
                 subject=tenant,
             )

@@ -58,7 +58,8 @@ class KeyManager(Lifecycle):
         keys = KeyCache(KeySource(rings), _bounds(cache), now=now, background=background)
         super().__init__(rings, keys, clock)
         self._handles: dict[str, TenantKeys] = {}
-        self._aio: AsyncKeyManager | None = None
+        self._asynchronous: dict[None, AsyncKeyManager] = {}  # none or one
+        self._closed = False
 
     def create(
         self,
@@ -89,11 +90,15 @@ class KeyManager(Lifecycle):
     @property
     def aio(self) -> AsyncKeyManager:
         """The same face for asyncio; it never holds the loop up."""
-        if self._aio is None:
+        found = self._asynchronous.get(None)
+        if found is None:
             from sentra_kms.keys.aio import AsyncKeyManager  # with asyncio, for who uses it
 
-            self._aio = AsyncKeyManager(self, lambda tenant: WarmKeys(self._cache, tenant))
-        return self._aio
+            made = AsyncKeyManager(self, lambda tenant: WarmKeys(self._cache, tenant))
+            found = self._asynchronous.setdefault(None, made)  # of two threads one is first
+            if self._closed:
+                found.close()
+        return found
 
     def tenant(self, tenant: str) -> TenantKeys:
         """Return the handle for a tenant's messages; looks nothing up yet."""
@@ -187,8 +192,9 @@ class KeyManager(Lifecycle):
 
     def close(self) -> None:
         """Forget every key, and hold none from now on."""
-        if self._aio is not None:
-            self._aio.close()
+        self._closed = True
+        for found in list(self._asynchronous.values()):
+            found.close()
         self._cache.close()
         self._rings.store.close()
 

@@ -132,6 +132,23 @@ class Memory:
             if epoch is not None and self.entries.get(entry.tenant) is entry:
                 epoch.deadline = min(epoch.deadline, end)
 
+    def shorten(
+        self, ring_end: Callable[[Entry], float], key_end: Callable[[Entry, HeldKey], float | None]
+    ) -> None:
+        """Let what is held serve no longer than to these ends; `None` forgets a key."""
+        with self._lock:
+            entries = list(self.entries.values())
+        for entry in entries:
+            end = ring_end(entry)
+            for held in entry.all_held():
+                until = key_end(entry, held)
+                if until is None:
+                    self.forget(entry.tenant, held.number)
+                else:
+                    held.deadline = min(held.deadline, until)
+                    end = min(end, held.deadline)
+            self.limit(entry, end)
+
     def forget(self, tenant: str, number: int) -> None:
         """Forget one key of a tenant and what follows from it."""
         with self._lock:
@@ -160,7 +177,8 @@ class Memory:
         return same and not self._closed and self.entries.get(entry.tenant) is entry
 
     def _carry(self, before: Entry, entry: Entry, may_serve: Callable[[HeldKey], bool]) -> None:
-        usable = before.same_keys(entry)
+        # Under another policy a key is held for another time, and its KEKs are to be asked.
+        usable = before.same_keys(entry) if before.policy == entry.policy else set[int]()
         entry.seat = before.seat
         entry.hold(
             [held for held in before.all_held() if held.number in usable and may_serve(held)]

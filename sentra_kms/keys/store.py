@@ -176,40 +176,55 @@ class RingStore:
         marked = self._save(loaded.service, moved(loaded.ring, self.name), loaded.revision)
         return self._finish(marked)
 
-    def purge(self, tenant: str) -> list[Remains]:
+    def place(self, loaded: Loaded) -> str:
+        """Return where a ring was found: the previous store's name, nothing for the store."""
+        return "" if loaded.service is self._service else loaded.service.name
+
+    def failed_at(self, error: KMSError) -> str:
+        """Return which store an error of `load` is of, as `place` does."""
+        previous = self._previous
+        return previous.name if previous is not None and error.backend == previous.name else ""
+
+    def purge(self, live: Ring) -> list[Remains]:
         """Erase what is stored of a tenant's ring beside the live one; return what remains.
 
-        That is what a move left in the previous store, and earlier revisions where a store keeps
-        them. What cannot be erased is told and no error: the live ring is changed already.
+        That is what is older in the previous store, such as a move's mark, and earlier revisions
+        where a store keeps them. What cannot be erased is told and no error: the live ring is
+        changed already.
         """
         found: list[Remains] = []
         for service in (self._service, self._previous):
             if service is not None:
-                found += self._purged(service, tenant)
+                found += self._purged(service, live)
         return found
 
-    def _purged(self, service: RingService, tenant: str) -> list[Remains]:
+    def _purged(self, service: RingService, live: Ring) -> list[Remains]:
         from sentra_kms.keys.receipt import Remains  # rarely needed
 
         where = f"store '{service.name}'"
         try:
             if service is self._previous:
-                self._delete_moved(service, tenant)
+                self._delete_older(service, live)
             if "purge_ring_history" in service.operations:
                 return [
                     Remains(f"{where}: {each.place}", _text(each.until))
-                    for each in service.purge_ring_history(tenant)
+                    for each in service.purge_ring_history(live.tenant)
                 ]
         except KMSError as error:
             return [Remains(f"{where}, which could not be purged: {error.message}", None)]
         return [Remains(f"{where}: earlier revisions, where it or its backups keep any", None)]
 
-    def _delete_moved(self, service: RingService, tenant: str) -> None:
-        """Delete what a move left; not held against what was seen, which is newer by now."""
+    def _delete_older(self, service: RingService, live: Ring) -> None:
+        """Delete what a move left, or a backup of it brought back; not held against what was seen.
+
+        A ring that was never moved is the live one, and stays, whatever somebody made of it.
+        """
+        tenant = live.tenant
         with suppress(TenantNotFound):
             stored = service.load_ring(tenant)
             left = decode(self._authenticator.verify(tenant, stored.document), tenant)
-            if left.moved_to is not None:
+            self._service.load_ring(tenant)  # or it is not moved
+            if left.sequence < live.sequence:
                 service.delete_ring(tenant, stored.revision)
 
     def tenants(self) -> Iterator[str]:

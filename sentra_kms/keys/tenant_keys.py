@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from os import urandom
 from struct import iter_unpack
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidTag
 
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
 from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
 from sentra_kms.forks import ProcessBound
-from sentra_kms.keys.cache import KeyCache
+from sentra_kms.keys.cache import KeyCache, NotAtHandError
 from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
     BODY_START,
@@ -48,6 +49,7 @@ class TenantKeys(ProcessBound):
     """
 
     __slots__ = ("_cache", "_entries", "_epochs", "_now", "_tenant")
+    _waits: ClassVar[bool] = True  # for backends
 
     def __init__(self, cache: KeyCache, tenant: str) -> None:
         self._tenant = check_tenant(tenant)
@@ -220,8 +222,11 @@ class TenantKeys(ProcessBound):
 
     def _epoch(self, cost: int) -> Epoch:
         """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""
-        entry = self._cache.entry(self._tenant)
-        return self._cache.epoch(entry, self._primary(entry), cost)
+        entry = self._entry()
+        return self._cache.epoch(entry, self._primary(entry), cost, wait=self._waits)
+
+    def _entry(self) -> Entry:
+        return self._cache.entry(self._tenant)
 
     def _primary(self, entry: Entry) -> int:
         primary = entry.primary
@@ -233,7 +238,7 @@ class TenantKeys(ProcessBound):
         return primary
 
     def _opener(self, message: bytes) -> Opener:
-        entry = self._cache.entry(self._tenant)
+        entry = self._entry()
         if message[4:16] != entry.ring_id:
             raise DecryptionFailed(FAILED, subject=self._tenant)
         number = version_of(message)
@@ -241,7 +246,7 @@ class TenantKeys(ProcessBound):
         if entry.is_imported(number):
             # An imported key opens what its old format sealed, and nothing else.
             raise DecryptionFailed(FAILED, subject=self._tenant)
-        return self._cache.opener(entry, number, message[:PREFIX_SIZE])
+        return self._cache.opener(entry, number, message[:PREFIX_SIZE], wait=self._waits)
 
     def _entry_with(self, entry: Entry, number: int) -> Entry:
         """Return an entry that has a version; raises `KeyNotFound`."""
@@ -266,48 +271,32 @@ class WarmKeys(TenantKeys):
     """Does what needs no backend and no waiting, and says so of what does."""
 
     __slots__ = ()
+    _waits = False
 
     def try_encrypt(self, plaintext: Buffer, context: Context = None) -> bytes | None:
         """Encrypt if the key is at hand; `None` if a backend would have to be asked."""
         try:
             return self.encrypt(plaintext, context)
-        except _NotWarmError:
+        except NotAtHandError:
             return None
 
     def try_decrypt(self, message: Buffer, context: Context = None) -> bytes | None:
         """Decrypt if the key is at hand; `None` if a backend would have to be asked."""
         try:
             return self.decrypt(message, context)
-        except _NotWarmError:
+        except NotAtHandError:
             return None
 
-    def _epoch(self, cost: int) -> Epoch:
-        entry = self._fresh()
-        if entry.primary is not None:
-            self._refuse_cold(entry, entry.primary)
-        return super()._epoch(cost)
-
-    def _opener(self, message: bytes) -> Opener:
-        entry = self._fresh()
-        if message[4:16] == entry.ring_id:
-            self._refuse_cold(entry, version_of(message))
-        return super()._opener(message)
-
-    def _fresh(self) -> Entry:
+    def _entry(self) -> Entry:
         entry = self._entries.get(self._tenant)
         if entry is None or entry.deadline <= self._now():
-            raise _NotWarmError
+            raise NotAtHandError
         return entry
 
-    def _refuse_cold(self, entry: Entry, number: int) -> None:
-        held = entry.key(number)
-        fresh = held is not None and held.deadline > self._now()
-        if entry.state(number) in {None, "enabled"} and not fresh:
-            raise _NotWarmError
-
-
-class _NotWarmError(Exception):
-    """A backend would have to be asked."""
+    def _entry_with(self, entry: Entry, number: int) -> Entry:
+        if entry.state(number) is None:
+            raise NotAtHandError
+        return entry
 
 
 def _check_lengths(items: int, contexts: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
@@ -102,11 +103,15 @@ class Wrapping:
                 "to unwrap_with",
                 subject=where.tenant,
             )
-        usable.sort(key=lambda each: self._outages.should_wait(each[0]))  # stable: order is kept
+        usable = self._in_turn(usable)
         asks = [partial(self._unwrap_one, kek, wrap, version, where) for kek, wrap in usable]
-        answer, failures = first_answer(asks, hedge_after=self._hedge_after)
+        answer, failures = first_answer(
+            asks,
+            hedge_after=self._hedge_after,
+            dawdles=lambda index: self._outages.failed(usable[index][0]),
+        )
         if answer is None:
-            raise _joined(failures)
+            raise _joined("no KEK could unwrap", failures)
         return answer
 
     def is_out_of_reach(self, version: Version, tenant: str) -> bool:
@@ -139,15 +144,26 @@ class Wrapping:
             try:
                 wraps.append(kept.get(kek) or self._wrap_one(kek, material, where))
             except _DOES_NOT_WORK as error:
-                failures[kek] = error
-                if len(keks) - len(failures) < self.policy.min_wraps:
-                    raise
+                failures[str(kek)] = error
+            if len(keks) - len(failures) < self.policy.min_wraps:
+                raise _joined("too few KEKs could wrap", list(failures.values()))
         return Wrapped(tuple(wraps), tuple(failures))
 
     def _usable(self, version: Version, tenant: str) -> list[tuple[KekName, Wrap]]:
         wraps = {wrap.kek: wrap for wrap in version.wraps}
         named = dict.fromkeys(kek.of(tenant) for kek in self.policy.unwrap_with)
         return [(kek, wraps[kek]) for kek in named if kek in wraps]
+
+    def _in_turn(self, usable: list[tuple[KekName, Wrap]]) -> list[tuple[KekName, Wrap]]:
+        """Return those who failed a moment ago last, else as they are.
+
+        Who comes first may be a probe; no other is, since it may not be asked at all.
+        """
+        for index, each in enumerate(usable):
+            if not self._outages.should_wait(each[0]):
+                rest = usable[:index] + usable[index + 1 :]
+                return [each, *sorted(rest, key=lambda one: self._outages.is_known(one[0]))]
+        return usable
 
     def _wrap_one(self, kek: KekName, material: KeyMaterial, where: WrapContext) -> Wrap:
         wrapped = self._services[kek.backend].wrap_key(kek.key, material, where)
@@ -165,12 +181,14 @@ class Wrapping:
         self, kek: KekName, wrap: Wrap, version: Version, where: WrapContext
     ) -> tuple[KeyMaterial, KekName]:
         wrapped = WrappedKey(wrap.ciphertext, wrap.key_id, wrap.key_version)
+        begun = time.monotonic()
         try:
             material = self._services[kek.backend].unwrap_key(kek.key, wrapped, where)
         except ServiceUnavailable:
             self._outages.failed(kek)
             raise
-        self._outages.worked(kek)
+        if time.monotonic() - begun < self._hedge_after:
+            self._outages.worked(kek)  # who answers later than that is better asked last
         if not bytes_eq(check_value(material, where), version.check):
             raise RingRejected(
                 f"'{kek}' unwrapped a key that is not version {where.version} of the ring of "
@@ -231,7 +249,7 @@ class Renewal:
             return None
 
 
-def _joined(failures: list[KMSError]) -> KMSError:
+def _joined(what: str, failures: list[KMSError]) -> KMSError:
     """Return one error for several KEKs: of the kind most worth a retry, telling all."""
     chosen = next((failure for failure in failures if failure.retryable), failures[0])
     joined = afresh(chosen)
@@ -239,5 +257,5 @@ def _joined(failures: list[KMSError]) -> KMSError:
         told = "; ".join(
             f"[{failure.subject or failure.backend}] {failure.message}" for failure in failures
         )
-        joined.args = (f"no KEK could unwrap: {told}",)
+        joined.args = (f"{what}: {told}",)
     return joined

@@ -41,9 +41,9 @@ MESSAGES = {version: fixed(version) for version in MADE.keys}
 class Source:
     """Where the cache gets ring and keys from, as from a store and a KEK."""
 
-    def load(self, tenant: str) -> Ring:
-        """Return the ring."""
-        return RING
+    def load(self, tenant: str) -> tuple[Ring, str]:
+        """Return the ring, and where it was."""
+        return RING, "store"
 
     def seen(self, tenant: str) -> int:
         """Return the ring's sequence."""
