@@ -18,7 +18,7 @@ from sentra_kms.errors import (
     UnsupportedOperation,
     afresh,
 )
-from sentra_kms.reference import BACKEND_NAME, KekName, Reference
+from sentra_kms.reference import BACKEND_NAME, PREFIX, KekName, Reference
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
@@ -126,6 +126,8 @@ class _Reader:
         where = f"backends.{name}"
         if BACKEND_NAME.fullmatch(name) is None:
             self._refuse(where, "a backend's name is a-z, then a-z, 0-9, '+', '.' or '-'")
+        if name.startswith(PREFIX):
+            self._refuse(where, f"a backend's name may not begin with '{PREFIX}'")
         kind = table.get("type") if is_table(table) else None
         if not is_table(table) or not isinstance(kind, str):
             self._refuse(where, "a backend is a table with a 'type'")
