@@ -42,7 +42,6 @@ _NOT_BUILT = {
     "cache": frozenset({"max_stale"}),
     "audit": frozenset({"required", "path", "wrap_with"}),
 }
-_TYPES_NOT_BUILT = frozenset({"docker", "systemd"})
 _RING_AUTH_TYPES = frozenset({"local", "memory"})
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -133,12 +132,8 @@ class _Reader:
             self._refuse(where, "a backend is a table with a 'type'")
         own = {key: value for key, value in table.items() if key not in {"type", "timeout"}}
         timeout = table.get("timeout")
-        if kind in _TYPES_NOT_BUILT:
-            self._not_built(f"{where}.type", kind)
-        if name in {*UNDECLARED, *_TYPES_NOT_BUILT} and kind != name:
+        if name in UNDECLARED and kind != name:
             self._refuse(where, f"the name '{name}' belongs to the built-in backend of that type")
-        if kind == "file" and "directory" in own:
-            self._not_built(where, "directory")
         try:
             found = find_type(kind)
         except ConfigurationError as error:
@@ -217,8 +212,6 @@ class _Reader:
         ]
         for where, reference in found:
             name = reference.backend
-            if name in _TYPES_NOT_BUILT:
-                self._not_built(where, f"a {name}:// reference")
             if name in UNDECLARED and name not in backends:
                 if find_type(name).kind.development_only and not development:
                     self._refuse(
