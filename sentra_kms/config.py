@@ -19,6 +19,7 @@ from sentra_kms.errors import (
     afresh,
 )
 from sentra_kms.reference import BACKEND_NAME, PREFIX, KekName, Reference
+from sentra_kms.secrets.declaration import is_secret_name, parse_secret
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
@@ -27,6 +28,7 @@ from sentra_kms.settings import (
     CacheSettings,
     Duration,
     KeysSettings,
+    SecretEntry,
     Settings,
 )
 
@@ -35,9 +37,9 @@ DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
 """How a duration is written, as a regular expression."""
 
 _DURATION = re.compile(DURATION_PATTERN)
-_TABLES = ("development", "backends", "keys", "cache", "audit")
+_TABLES = ("development", "backends", "keys", "secrets", "cache", "audit")
 _NOT_BUILT = {
-    "": frozenset({"secrets", "policies"}),
+    "": frozenset({"policies"}),
     "keys": frozenset({"min_wraps", "previous_store", "rotate_after"}),
     "cache": frozenset({"max_stale"}),
     "audit": frozenset({"required", "path", "wrap_with"}),
@@ -96,7 +98,8 @@ class _Reader:
             self._refuse("", "'development' is true or false")
         backends = self._backends(development=development)
         keys = self._keys(backends) if "keys" in self._table else None
-        self._reach_references(backends, keys, development=development)
+        secrets = self._secrets()
+        self._reach_references(backends, keys, secrets, development=development)
         return Settings(
             source=self._document.source,
             base=self._document.base,
@@ -106,7 +109,20 @@ class _Reader:
             cache=self._convert("cache", self._subtable("cache"), CacheSettings),
             audit=self._convert("audit", self._subtable("audit"), AuditSettings),
             keys=keys,
+            secrets=secrets,
         )
+
+    def _secrets(self) -> dict[str, SecretEntry]:
+        found: dict[str, SecretEntry] = {}
+        for name, value in self._subtable("secrets").items():
+            try:
+                found[name] = parse_secret(name, value, _from_text)
+            except MalformedInput as error:
+                failure = error.message
+            else:
+                continue
+            self._refuse(f"secrets.{name}" if is_secret_name(name) else "secrets", failure)
+        return found
 
     def _backends(self, *, development: bool) -> dict[str, BackendConfig]:
         found = {
@@ -196,6 +212,7 @@ class _Reader:
         self,
         backends: dict[str, BackendConfig],
         keys: KeysSettings | None,
+        secrets: dict[str, SecretEntry],
         *,
         development: bool,
     ) -> None:
@@ -209,6 +226,11 @@ class _Reader:
             ("keys.authenticate_with", source.target)
             for source in (keys.authenticate_with if keys else ())
             if isinstance(source.target, Reference)
+        ]
+        found += [
+            (f"secrets.{name}", reference)
+            for name, entry in secrets.items()
+            for reference in references_in(entry)
         ]
         for where, reference in found:
             name = reference.backend

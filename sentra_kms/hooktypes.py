@@ -107,9 +107,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the core lends to one configured backend.
 
     `clock` returns seconds since the epoch. `secret` asks the source of a reference each time it is
-    called, and nothing is kept, so that a rotated credential is picked up: call it at each login. It
-    gives the bytes as the source holds them, with a file's newline at the end. `resolve` makes a path of the configuration
-    absolute. `state` outlives the parts: they are made anew in a forked child.
+    called, and nothing is kept, so that a rotated credential is picked up: call it at each login.
+    It gives the bytes as the source holds them, with the newline that a file may end in. `resolve`
+    makes a path of the configuration absolute. `state` outlives the parts: they are made anew in a
+    forked child.
     """
 
     name: str

@@ -12,9 +12,17 @@ from typing import Self
 
 from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings, references_in
+from sentra_kms.discovery import UNDECLARED, find_type
 from sentra_kms.encoding import strict_base64
-from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
-from sentra_kms.hooktypes import Finding, Host, SecretRequest
+from sentra_kms.errors import (
+    ConfigurationError,
+    KMSError,
+    MalformedInput,
+    UnsupportedOperation,
+    afresh,
+)
+from sentra_kms.events import Event
+from sentra_kms.hooktypes import Finding, Host
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.store import RingStore
@@ -22,7 +30,16 @@ from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import KekName, Reference
-from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Settings
+from sentra_kms.secrets.documents import Spawn
+from sentra_kms.secrets.fetch import fetch_value
+from sentra_kms.secrets.manager import DEFAULT_MAX_STALE, SecretManager
+from sentra_kms.settings import (
+    DEFAULT_TIMEOUT,
+    AuthSource,
+    BackendConfig,
+    KeysSettings,
+    Settings,
+)
 
 _AUTH_KEY_SIZE = 32
 
@@ -40,6 +57,8 @@ class KMS:
         *,
         clock: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
+        emit: Callable[[Event], None] | None = None,
+        spawn: Spawn | None = None,
     ) -> None:
         self.environment: str = settings.environment
         self._settings = settings
@@ -48,13 +67,31 @@ class KMS:
         self._observers = Observers(
             [(name, find_observer(name)) for name in settings.audit.observers]
         )
+        self._emit = emit or self._observers.emit
         self._states: dict[str, dict[str, object]] = {}
-        self._bindings = {name: self._bind(backend) for name, backend in settings.backends.items()}
+        self._bindings: dict[str, Binding] = {}
+        self._closed = False
+        for name, backend in settings.backends.items():
+            self._bindings[name] = self._bind(backend)
         for name, backend in settings.backends.items():
             for reference in references_in(backend.settings):
                 self._bindings[reference.backend].require(
                     "fetch_secret", f"[{self.environment}.backends.{name}] refers to {reference}"
                 )
+        for name, entry in settings.secrets.items():
+            for reference in references_in(entry):
+                self._bindings[reference.backend].require(
+                    "fetch_secret", f"[{self.environment}.secrets] {name} refers to {reference}"
+                )
+        self._secrets = SecretManager(
+            self._bound,
+            settings.secrets,
+            max_stale=getattr(settings.cache, "max_stale", DEFAULT_MAX_STALE),
+            clock=clock,
+            now=now,
+            spawn=spawn,
+            where=f"[{self.environment}.secrets]",
+        )
         self._keys = self._build_keys(settings.keys) if settings.keys else None
 
     def __repr__(self) -> str:
@@ -69,6 +106,11 @@ class KMS:
                 f"[{self.environment}.keys]: add it to use kms.keys"
             )
         return self._keys
+
+    @property
+    def secrets(self) -> SecretManager:
+        """Secrets by name or reference."""
+        return self._secrets
 
     def examine(self) -> list[Finding]:
         """Try every backend, KEK, ring authentication key and the store; change nothing."""
@@ -85,10 +127,12 @@ class KMS:
         return [*found, _tried(keys.store, partial(self._describe_store, keys.store))]
 
     def close(self) -> None:
-        """Forget keys and close every backend; later operations raise."""
+        """Forget keys and secrets and close every backend; later operations raise."""
+        self._closed = True
         if self._keys is not None:
             self._keys.close()
-        failures = [_closed(binding) for binding in self._bindings.values()]
+        self._secrets.close()
+        failures = [_closed(binding) for binding in list(self._bindings.values())]
         self._observers.close()
         for failure in failures:
             if failure is not None:
@@ -129,11 +173,32 @@ class KMS:
             state=self._states.setdefault(backend.name, {}),
         )
         return Binding(
-            backend.type, backend.settings, host, timeout=backend.timeout, emit=self._observers.emit
+            backend.type, backend.settings, host, timeout=backend.timeout, emit=self._emit
         )
 
     def _secret(self, reference: Reference) -> KeyMaterial:
-        return self._bindings[reference.backend].fetch_secret(SecretRequest(reference)).data
+        return fetch_value(self._bound, reference)
+
+    def _bound(self, name: str) -> Binding:
+        """Return a backend in use; one that needs no declaration is bound when it is asked for."""
+        found = self._bindings.get(name)
+        if found is not None:
+            return found
+        place = f"{self._settings.source}: [{self.environment}]"
+        if self._closed:
+            raise UnsupportedOperation("this KMS is closed: load() again")
+        if name not in UNDECLARED:
+            declared = ", ".join(sorted(self._bindings)) or "none"
+            raise ConfigurationError(f"{place} has no backend '{name}'; there are {declared}")
+        kind = find_type(name)
+        if kind.kind.development_only and not self._settings.development:
+            raise ConfigurationError(
+                f"{place}: {name}:// is for development only, and this is not a development "
+                "environment: keep the secret in a file (file:///…) or a secret service"
+            )
+        # Of two threads that bind one at once, both use the first.
+        made = self._bind(BackendConfig(name, kind, kind.kind.settings(), DEFAULT_TIMEOUT))
+        return self._bindings.setdefault(name, made)
 
     def _build_keys(self, keys: KeysSettings) -> KeyManager:
         place = f"[{self.environment}.keys]"

@@ -12,9 +12,10 @@ from typing import Self
 from sentra_kms.binding import Binding
 from sentra_kms.doctor.places import local_settings
 from sentra_kms.errors import KMSError
-from sentra_kms.hooktypes import Host, SecretRequest
+from sentra_kms.hooktypes import Host
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName, Reference
+from sentra_kms.secrets.fetch import fetch_value
 from sentra_kms.settings import Settings
 
 
@@ -59,7 +60,7 @@ class MasterKeys:
             return None
 
     def _secret(self, reference: Reference) -> KeyMaterial:
-        return self._binding(reference.backend).fetch_secret(SecretRequest(reference)).data
+        return fetch_value(self._binding, reference)
 
     def _binding(self, name: str) -> Binding:
         if name not in self._bindings:

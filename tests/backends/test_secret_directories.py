@@ -242,9 +242,7 @@ def test_largest_secret(make: Make, mount: Path) -> None:
         fetch(make(mount), "x://huge")
 
 
-def test_disk_error_is_retryable(
-    make: Make, mount: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_error_is_retryable(make: Make, mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An input/output error is retryable, and told in the system's words."""
     put(mount / "one", b"first")
 
@@ -311,7 +309,7 @@ def test_not_under_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_relative_credentials_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd sets an absolute path; anything else is not from systemd."""
+    """Systemd sets an absolute path; anything else is not from systemd."""
     monkeypatch.setenv(systemd.DIRECTORY_VARIABLE, "credentials")
     part = systemd.create(systemd.SystemdSettings(), make_host("systemd"))
     with pytest.raises(AccessDenied, match="absolute"):

@@ -321,7 +321,6 @@ def test_bad_timeout(value: object) -> None:
 @pytest.mark.parametrize(
     ("table", "place", "named"),
     [
-        ({"secrets": {"A": "env://A"}}, "[development]", "secrets"),
         ({"policies": {"gold": {}}}, "[development]", "policies"),
         ({"audit": {"required": True}}, "[development.audit]", "required"),
         ({"audit": {"path": "/var/log/audit"}}, "[development.audit]", "path"),
@@ -330,26 +329,6 @@ def test_bad_timeout(value: object) -> None:
         ({"keys": {"min_wraps": 1}}, "[development.keys]", "min_wraps"),
         ({"keys": {"previous_store": "local"}}, "[development.keys]", "previous_store"),
         ({"keys": {"rotate_after": "365d"}}, "[development.keys]", "rotate_after"),
-        (
-            {"backends": {"d": {"type": "docker"}}},
-            "[development.backends.d.type]",
-            "docker",
-        ),
-        (
-            {"backends": {"d": {"type": "systemd"}}},
-            "[development.backends.d.type]",
-            "systemd",
-        ),
-        (
-            {"backends": {"l": {"type": "local", "master_keys": {"k": "docker://k"}}}},
-            "[development.backends.l]",
-            "docker://",
-        ),
-        (
-            {"backends": {"l": {"type": "local", "master_keys": {"k": "systemd://k"}}}},
-            "[development.backends.l]",
-            "systemd://",
-        ),
         (
             {
                 "backends": {"m": {"type": "memory"}},
@@ -366,18 +345,6 @@ def test_bad_timeout(value: object) -> None:
             "[development.keys.unwrap_with]",
             "m:{tenant}",
         ),
-        (
-            {
-                "backends": {"m": {"type": "memory"}},
-                "keys": {
-                    "wrap_with": ["m:k"],
-                    "authenticate_with": ["docker://ring_key"],
-                    "store": "m",
-                },
-            },
-            "[development.keys.authenticate_with]",
-            "docker://",
-        ),
     ],
 )
 def test_not_built_yet(table: dict[str, Any], place: str, named: str) -> None:
@@ -390,8 +357,8 @@ def test_not_built_yet(table: dict[str, Any], place: str, named: str) -> None:
 
 def test_not_built_yet_from_shared() -> None:
     """[shared] may not bring it in either."""
-    told = refusal({"shared": {"secrets": {}}, "prod": {}}, "prod", UnsupportedOperation)
-    assert "[prod]: secrets" in told
+    told = refusal({"shared": {"policies": {}}, "prod": {}}, "prod", UnsupportedOperation)
+    assert "[prod]: policies" in told
 
 
 def test_backend_without_keys_part_is_refused_at_load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -358,11 +359,15 @@ def test_whatever_is_percent_encoded_comes_back(
 def test_any_text_is_a_reference_or_refused(text: str) -> None:
     """Nothing but our own error comes of any text; what is a reference has no path escape."""
     try:
-        reference = Reference(text)
+        Reference(text)
     except MalformedInput as error:
-        assert error.message.endswith(")")
-        assert error.__context__ is None
+        told = error.message
+    else:
+        told = ""
+    if told:
+        assert re.search(r"\(column [0-9]+\)$", told)
         return
+    reference = Reference(text)
     assert not {".", ".."} & set(reference.path.split("/"))
     assert "\x00" not in reference.path
     assert Reference(str(reference)) == reference
