@@ -20,7 +20,7 @@ SHORTEST = 4  # bytes
 
 
 class Masker:
-    """Replaces every occurrence of the values, and of parts that overlap, by one mask.
+    """Replaces every occurrence of the values by a mask, those that overlap by one.
 
     >>> Masker([b"hunter2"]).text("password=hunter2&again=%68unter2")
     'password=***&again=%68unter2'
@@ -170,11 +170,11 @@ def _extra(value: object, masker: Masker) -> object:
 
 
 def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield spans in order, those that overlap or touch as one."""
+    """Yield spans in order, those that overlap as one."""
     spans.sort()
     begin = end = -1
     for first, last in spans:
-        if first > end:
+        if first >= end:
             if end >= 0:
                 yield begin, end
             begin, end = first, last

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from sentra_kms.errors import MalformedInput, SecretNotFound, afresh
+from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, afresh
 from sentra_kms.hooktypes import SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
@@ -24,11 +24,18 @@ class Snapshot:
     """Each document as it was when it was first asked for, and no other state of it.
 
     So what is composed of one document, or returned together, is of one state. With `renew` each
-    source is asked now.
+    source is asked now; `known` is what was asked for already, and how it failed.
     """
 
-    def __init__(self, documents: Documents, *, renew: bool = False) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        *,
+        renew: bool = False,
+        known: Mapping[Reference, Held | KMSError] | None = None,
+    ) -> None:
         self.seen: dict[Reference, Held] = {}
+        self._known = known or {}
         self._get: Callable[[Reference], Held] = documents.renew if renew else documents.get
 
     def get(self, document: Reference) -> Held:
@@ -39,6 +46,11 @@ class Snapshot:
         return found
 
     def _asked(self, document: Reference) -> Held:
+        known = self._known.get(document)
+        if isinstance(known, Held):
+            return known
+        if known is not None:
+            raise afresh(known)
         try:
             return self._get(document)
         except SecretNotFound as error:

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import count
 
 from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, Throttled, afresh
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.hooktypes import SecretValue
 from sentra_kms.reference import Reference
-from sentra_kms.secrets.fetch import Bound, Outcome, fetch_document, fetch_documents
+from sentra_kms.secrets.fetch import (
+    Batch,
+    Bound,
+    Outcome,
+    batch_of,
+    fetch_document,
+    in_one_call,
+    side_by_side,
+)
 
 DEFAULT_TTL = 300.0  # seconds for which a value is used before its source is asked again
 NEGATIVE_TTL = 10.0  # seconds for which what was not found is not looked for again
@@ -117,28 +128,55 @@ class Documents:
             self._look(document, slot)
             return self._outcome(slot)
 
-    def get_many(self, documents: Sequence[Reference]) -> None:
-        """Ask for all that is due, together; what fails is told when it is got."""
+    def get_many(self, documents: Sequence[Reference]) -> dict[Reference, Held | KMSError]:
+        """Ask for all that is due, together; return what that came to."""
+        found: dict[Reference, Held | KMSError] = {}
         due = [d for d in dict.fromkeys(documents) if self._usable(d, self._slot(d)) is None]
-        if len(due) < 2:
-            return
-        # In one order, so that no two calls wait for each other.
-        slots = [(each, self._slot(each)) for each in sorted(due)]
-        asked = next(self._ticks)
-        taken: list[tuple[Reference, _Slot]] = []
+        groups: defaultdict[str, list[Reference]] = defaultdict(list)
+        for document in due:
+            groups[document.backend].append(document)
+        work: list[Callable[[], None]] = []
+        for name, group in groups.items():
+            batch = batch_of(self._bound, name) if len(group) > 1 else None
+            if batch is None:
+                work += [partial(self._try, document, found) for document in group]
+            else:
+                work.append(partial(self._look_at_many, batch, group, found))
+        side_by_side(work)
+        return found
+
+    def _try(self, document: Reference, found: dict[Reference, Held | KMSError]) -> None:
         try:
-            for document, slot in slots:
-                slot.lock.acquire()
-                taken.append((document, slot))
-            left = [(d, s) for d, s in taken if s.ended < asked and self._now() >= s.quiet_until]
+            found[document] = self.get(document)
+        except KMSError as error:
+            found[document] = afresh(error)
+
+    def _look_at_many(
+        self,
+        batch: Batch,
+        documents: Sequence[Reference],
+        found: dict[Reference, Held | KMSError],
+    ) -> None:
+        asked = next(self._ticks)
+        with ExitStack() as locks:
+            slots: list[tuple[Reference, _Slot]] = []
+            every: list[tuple[Reference, _Slot]] = []
+            for document in sorted(documents):  # in one order: no two calls wait for each other
+                slot = self._slot(document)
+                locks.enter_context(slot.lock)
+                every.append((document, slot))
+                if slot.ended < asked and self._now() >= slot.quiet_until:
+                    slots.append((document, slot))
             begun = next(self._ticks)
-            outcomes = fetch_documents(self._bound, [d for d, _ in left])
-            for (document, slot), outcome in zip(left, outcomes, strict=True):
+            outcomes = in_one_call(batch, [document for document, _ in slots]) if slots else []
+            for (document, slot), outcome in zip(slots, outcomes, strict=True):
                 slot.begun = begun
                 self._take(document, slot, outcome)
-        finally:
-            for _, slot in taken:
-                slot.lock.release()
+            for document, slot in every:
+                try:
+                    found[document] = self._outcome(slot)
+                except KMSError as error:
+                    found[document] = afresh(error)
 
     def renew(self, document: Reference) -> Held:
         """Ask the source now, whatever is held; threads that ask at once share one look.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -38,27 +37,10 @@ def fetch_document(bound: Bound, document: Reference) -> SecretValue:
     return _checked(bound(document.backend).fetch_secret(SecretRequest(document)), document)
 
 
-def fetch_documents(bound: Bound, documents: Sequence[Reference]) -> list[Outcome]:
-    """Fetch several at once: in one call where a backend can, else some at a time."""
-    outcomes: dict[Reference, Outcome] = {}
-    groups: defaultdict[str, list[Reference]] = defaultdict(list)
-    for document in documents:
-        groups[document.backend].append(document)
-    single: list[Reference] = []
-    for name, group in groups.items():
-        batch = _batch_of(bound, name) if len(group) > 1 else None
-        if batch is None:
-            single += group
-        else:
-            outcomes.update(zip(group, _in_one_call(batch, group), strict=True))
-    outcomes.update(zip(single, _some_at_a_time(bound, single), strict=True))
-    return [outcomes[document] for document in documents]
-
-
 Batch = Callable[[list[SecretRequest]], Sequence[Outcome]]
 
 
-def _batch_of(bound: Bound, name: str) -> Batch | None:
+def batch_of(bound: Bound, name: str) -> Batch | None:
     """Return a backend's way to fetch several secrets in one call, `None` if it has none.
 
     The one place that knows of it: a binding has `fetch_secrets` once the hook is there.
@@ -72,7 +54,8 @@ def _batch_of(bound: Bound, name: str) -> Batch | None:
     return cast("Batch | None", getattr(binding, "fetch_secrets", None))
 
 
-def _in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:
+def in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:
+    """Fetch documents of one backend in one call; an error is one document's, or all theirs."""
     try:
         answers = batch([SecretRequest(document) for document in documents])
     except KMSError as error:
@@ -83,14 +66,16 @@ def _in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:
     ]
 
 
-def _some_at_a_time(bound: Bound, documents: Sequence[Reference]) -> list[Outcome]:
-    work = [partial(_attempt, partial(fetch_document, bound, each)) for each in documents]
+def side_by_side(work: Sequence[Callable[[], None]]) -> None:
+    """Do several pieces of work, some at a time; each raises nothing."""
     if len(work) < 2:
-        return [each() for each in work]
-    with ThreadPoolExecutor(min(MAX_AT_ONCE, len(work))) as pool:
+        for each in work:
+            each()
+        return
+    with ThreadPoolExecutor(min(MAX_AT_ONCE, len(work)), "sentra-kms-fetch") as pool:
         # Each in a copy of this context, so that events name who is acting here.
-        futures = [pool.submit(copy_context().run, each) for each in work]
-        return [future.result() for future in futures]
+        for future in [pool.submit(copy_context().run, each) for each in work]:
+            future.result()
 
 
 def _attempt(fetch: Callable[[], SecretValue]) -> Outcome:

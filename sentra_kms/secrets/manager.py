@@ -124,14 +124,7 @@ class SecretManager:
             return held
         entries = {name: self._entry(name) for name in names}
         self._wake_watches()
-        self._documents.get_many(
-            [
-                source.references[0].document
-                for entry in entries.values()
-                for source in entry.parts.values()
-            ]
-        )
-        snapshot = Snapshot(self._documents)
+        snapshot = self._snapshot(entries.values())
         return {name: self._build(name, entry, snapshot) for name, entry in entries.items()}
 
     def refresh(self, secret: str) -> Secret:
@@ -241,7 +234,15 @@ class SecretManager:
     def _look(self, secret: str) -> Secret:
         entry = self._entry(secret)
         self._wake_watches()
-        return self._build(secret, entry, Snapshot(self._documents))
+        return self._build(secret, entry, self._snapshot([entry]))
+
+    def _snapshot(self, entries: Iterable[SecretEntry]) -> Snapshot:
+        """Ask for what the entries are made of, side by side if it is more than one document."""
+        first = [
+            source.references[0].document for entry in entries for source in entry.parts.values()
+        ]
+        known = self._documents.get_many(first) if len(first) > 1 else None
+        return Snapshot(self._documents, known=known)
 
     def _entry(self, secret: str) -> SecretEntry:
         if not isinstance(secret, str):
