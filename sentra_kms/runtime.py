@@ -12,7 +12,6 @@ from typing import Self
 
 from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings, references_in
-from sentra_kms.discovery import UNDECLARED, find_type
 from sentra_kms.encoding import strict_base64
 from sentra_kms.errors import (
     ConfigurationError,
@@ -34,12 +33,12 @@ from sentra_kms.secrets.documents import Spawn
 from sentra_kms.secrets.fetch import fetch_value
 from sentra_kms.secrets.manager import DEFAULT_MAX_STALE, SecretManager
 from sentra_kms.settings import (
-    DEFAULT_TIMEOUT,
     AuthSource,
     BackendConfig,
     KeysSettings,
     Settings,
 )
+from sentra_kms.sources import backend_config
 
 _AUTH_KEY_SIZE = 32
 
@@ -184,20 +183,10 @@ class KMS:
         found = self._bindings.get(name)
         if found is not None:
             return found
-        place = f"{self._settings.source}: [{self.environment}]"
         if self._closed:
             raise UnsupportedOperation("this KMS is closed: load() again")
-        if name not in UNDECLARED:
-            declared = ", ".join(sorted(self._bindings)) or "none"
-            raise ConfigurationError(f"{place} has no backend '{name}'; there are {declared}")
-        kind = find_type(name)
-        if kind.kind.development_only and not self._settings.development:
-            raise ConfigurationError(
-                f"{place}: {name}:// is for development only, and this is not a development "
-                "environment: keep the secret in a file (file:///…) or a secret service"
-            )
         # Of two threads that bind one at once, both use the first.
-        made = self._bind(BackendConfig(name, kind, kind.kind.settings(), DEFAULT_TIMEOUT))
+        made = self._bind(backend_config(self._settings, name))
         return self._bindings.setdefault(name, made)
 
     def _build_keys(self, keys: KeysSettings) -> KeyManager:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
@@ -11,6 +9,7 @@ from typing import TypeVar
 import click
 
 import sentra_kms
+from sentra_kms.cli.run import login
 from sentra_kms.runtime import KMS
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -33,15 +32,7 @@ class Session:
 
 def acting() -> AbstractContextManager[None]:
     """Act as whoever runs this process."""
-    return sentra_kms.actor(f"cli:{_login()}")
-
-
-def _login() -> str:
-    # Not the variables LOGNAME and USER, which say what the user likes.
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    return sentra_kms.actor(f"cli:{login()}")
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

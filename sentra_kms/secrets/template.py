@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
-from urllib.parse import quote
 
 from sentra_kms.errors import MalformedInput
 from sentra_kms.material import KeyMaterial
@@ -67,7 +66,11 @@ def _value(piece: TemplatePiece, values: Mapping[str, KeyMaterial]) -> bytes:
     if piece.part is None:
         return b""
     value = values[piece.part].reveal()
-    return value if piece.raw else quote(value, safe="").encode("ascii")
+    if piece.raw:
+        return value
+    from urllib.parse import quote
+
+    return quote(value, safe="").encode("ascii")
 
 
 def _placeholder(text: str, known: list[str], at: int) -> tuple[str, bool]:

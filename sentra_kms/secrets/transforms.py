@@ -6,7 +6,6 @@ Values come and go as `KeyMaterial`, and what is raised is raised where no frame
 from __future__ import annotations
 
 import binascii
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -104,6 +103,8 @@ def _string(value: KeyMaterial) -> KeyMaterial | None:
     """Return the text of a JSON string as UTF-8, `None` for anything else."""
     with suppress(ValueError, RecursionError):
         if value.reveal().lstrip(_JSON_WHITE_SPACE)[:1] == b'"':
+            import json
+
             return KeyMaterial(json.loads(value.reveal()).encode("utf-8"))
     return None
 
