@@ -154,8 +154,8 @@ def _row(name: str, entry: SecretEntry) -> SecretRow:
         ],
         list(dict.fromkeys(each for _, source in parts for each in source.transforms)),
         bool(entry.template),
-        entry.ttl,
-        entry.max_age,
+        None if entry.ttl is None else float(entry.ttl),
+        None if entry.max_age is None else float(entry.max_age),
     )
 
 
@@ -182,7 +182,7 @@ def _expiry(found: Secret) -> str | None:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:g} s"
+    return "" if seconds is None else f"{seconds:.0f} s"
 
 
 def _is_plain(found: Secret) -> bool:

@@ -106,7 +106,7 @@ def _first(subject: str, source: SecretSource, snapshot: Snapshot, bound: Bound)
         if not value.reveal():
             raise MalformedInput(
                 f"{subject}: {reference} is empty, which no secret is: set it, or take it away",
-                subject=reference,
+                subject=str(reference),
             )
         return _Part(value, found.value)
     if len(missing) == 1:
@@ -122,7 +122,7 @@ def _not_found(found: Held, reference: Reference) -> SecretNotFound:
 
 
 def _named(error: SecretNotFound, reference: Reference) -> SecretNotFound:
-    error.subject = reference
+    error.subject = str(reference)
     error.backend = reference.backend
     return error
 

@@ -103,10 +103,10 @@ def _checked(found: SecretValue, document: Reference) -> SecretValue:
                 f"backend '{document.backend}' answered fetch_secret with a SecretValue whose "
                 f"{name} is no aware datetime",
                 backend=document.backend,
-                subject=document,
+                subject=str(document),
             )
     if len(found.data.reveal()) > MAX_SECRET:
         raise MalformedInput(
-            f"{document} holds more than {MAX_SECRET} bytes: not a secret", subject=document
+            f"{document} holds more than {MAX_SECRET} bytes: not a secret", subject=str(document)
         )
     return found
