@@ -58,6 +58,7 @@ class KMS:
         now: Callable[[], float] = time.monotonic,
         emit: Callable[[Event], None] | None = None,
         spawn: Spawn | None = None,
+        states: dict[str, dict[str, object]] | None = None,
     ) -> None:
         self.environment: str = settings.environment
         self._settings = settings
@@ -67,7 +68,7 @@ class KMS:
             [(name, find_observer(name)) for name in settings.audit.observers]
         )
         self._emit = emit or self._observers.emit
-        self._states: dict[str, dict[str, object]] = {}
+        self._states: dict[str, dict[str, object]] = {} if states is None else states
         self._bindings: dict[str, Binding] = {}
         self._closed = False
         for name, backend in settings.backends.items():

@@ -203,6 +203,17 @@ class Documents:
         if held is not None:
             held.fresh_until = min(held.fresh_until, self._now() + RETRY_AFTER)
 
+    def expire(self) -> None:
+        """Make everything due; what was not found, and pauses after failures, are forgotten."""
+        for slot in list(self._slots.values()):
+            slot.quiet_until = float("-inf")
+            held = slot.held
+            if held is not None and held.value is None:
+                slot.held = None
+            elif held is not None:
+                held.fresh_until = min(held.fresh_until, self._now())
+        self.generation += 1
+
     def values(self) -> list[SecretValue]:
         """Return what is held."""
         found = [slot.held for slot in list(self._slots.values())]

@@ -215,6 +215,12 @@ class SecretManager:
             return view.secret
         return None
 
+    def expire(self) -> None:
+        """Have everything that is held looked at anew when it is next asked for."""
+        self._documents.expire()
+        for watch in list(self._watches):
+            watch.wake()
+
     def forget(self, watch: Watch) -> None:
         """Drop a watch that was stopped."""
         with self._lock:
