@@ -113,8 +113,11 @@ class KMS:
         return self._secrets
 
     def examine(self) -> list[Finding]:
-        """Try every backend, KEK, ring authentication key and the store; change nothing."""
+        """Try every backend, secret, KEK, ring authentication key and the store; change nothing."""
         found = [finding for binding in self._bindings.values() for finding in binding.check()]
+        found += [
+            _tried(name, partial(self._describe_secret, name)) for name in self._settings.secrets
+        ]
         keys = self._settings.keys
         if keys is None:
             return found
@@ -148,6 +151,10 @@ class KMS:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _describe_secret(self, name: str) -> str:
+        found = self._secrets.get(name)
+        return "can be had" if found.version is None else f"can be had, version {found.version}"
 
     def _describe(self, kek: KekName) -> str:
         found = self._bindings[kek.backend].describe_key(kek.key)

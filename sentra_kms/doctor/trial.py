@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from sentra_kms.doctor.ages import too_old
 from sentra_kms.doctor.places import local_settings, references, ring_directory
 from sentra_kms.errors import KMSError
 from sentra_kms.hooktypes import Finding
@@ -27,6 +28,7 @@ def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
         try:
             with KMS(watched) as kms:
                 found = kms.examine()
+                found += too_old(kms, settings)
         except KMSError as error:
             advice = f"take it out of [{settings.environment}.audit] observers, or mend it"
             return [Finding("error", settings.environment, error.message, advice)]
@@ -76,6 +78,8 @@ def _advised(finding: Finding, settings: Settings) -> Finding:
 
 def _where(subject: str, settings: Settings) -> str:
     name = settings.environment
+    if subject in settings.secrets:
+        return f"put it there, or correct [{name}.secrets] {subject}"
     for place, reference in references(settings):
         if reference == subject:
             return f"put it there, or correct {place}, which names it"

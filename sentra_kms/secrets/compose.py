@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 import msgspec
 
@@ -57,12 +58,19 @@ class Snapshot:
             return Held(None, afresh(error), float("-inf"), float("-inf"))
 
 
+class Composed(msgspec.Struct, frozen=True):
+    """A value, and when the oldest of what it is made of was made, as far as that is known."""
+
+    secret: Secret
+    created: datetime | None
+
+
 class _Part(msgspec.Struct, frozen=True):
     value: KeyMaterial
     found: SecretValue
 
 
-def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) -> Secret:
+def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) -> Composed:
     """Return the value of the secret `subject`.
 
     Raises `SecretNotFound` if no reference of one of its sources is found, `MalformedInput` if a
@@ -74,19 +82,23 @@ def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) 
     }
     expiries = [part.found.expires for part in parts.values() if part.found.expires is not None]
     expires = min(expiries) if expiries else None
+    made = [part.found.created for part in parts.values() if part.found.created is not None]
+    created = min(made) if made else None
     if not entry.template:
         only = parts[""]
-        return Secret(only.value.reveal(), version=only.found.version, expires=expires)
+        secret = Secret(only.value.reveal(), version=only.found.version, expires=expires)
+        return Composed(secret, created)
     versions = [
         f"{name}={part.found.version}"
         for name, part in parts.items()
         if part.found.version is not None
     ]
-    return Secret(
+    secret = Secret(
         render(entry.template, {name: part.value for name, part in parts.items()}).reveal(),
         version=",".join(versions) or None,
         expires=expires,
     )
+    return Composed(secret, created)
 
 
 def _first(subject: str, source: SecretSource, snapshot: Snapshot, bound: Bound) -> _Part:

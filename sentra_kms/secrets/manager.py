@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, afresh
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
-from sentra_kms.secrets.compose import Snapshot, compose
+from sentra_kms.secrets.compose import Composed, Snapshot, compose
 from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
 from sentra_kms.secrets.fetch import Bound
 from sentra_kms.settings import SecretEntry, SecretSource
@@ -31,10 +32,11 @@ MAX_VIEWS = 1000  # names and references whose values are held
 class _View:
     """A composed value and how long it may be used without a look, in monotonic seconds."""
 
-    __slots__ = ("fresh_until", "generation", "hard_until", "secret")
+    __slots__ = ("created", "fresh_until", "generation", "hard_until", "secret")
 
-    def __init__(self, secret: Secret, generation: int, fresh: float, hard: float) -> None:
-        self.secret: Secret = secret
+    def __init__(self, made: Composed, generation: int, fresh: float, hard: float) -> None:
+        self.secret: Secret = made.secret
+        self.created: datetime | None = made.created
         self.generation: int = generation
         self.fresh_until: float = fresh
         self.hard_until: float = hard
@@ -146,6 +148,15 @@ class SecretManager:
         self._entry(secret)
         found = self._previous.get(secret)
         return None if found is None or self._now() >= found[1] else found[0]
+
+    def created(self, secret: str) -> datetime | None:
+        """Return when a secret's version was made, `None` if its source does not tell.
+
+        Of a composed one it is that of its oldest part. Raises as `get` does.
+        """
+        self.get(secret)
+        view = self._views.get(secret)
+        return None if view is None else view.created
 
     def watch(
         self,
@@ -288,8 +299,9 @@ class SecretManager:
         view.generation = self._documents.generation
         return view.secret
 
-    def _kept(self, secret: str, made: Secret, snapshot: Snapshot) -> Secret:
+    def _kept(self, secret: str, composed: Composed, snapshot: Snapshot) -> Secret:
         """Hold a value, unless what it is made of has changed meanwhile; note a change."""
+        made = composed.secret
         with self._lock:
             generation = self._documents.generation
             if not all(self._documents.is_current(d, h) for d, h in snapshot.seen.items()):
@@ -298,10 +310,11 @@ class SecretManager:
             changed = before is not None and not _same(before.secret, made)
             if before is not None and not changed:
                 made = before.secret if before.secret.expires == made.expires else made
+                composed = Composed(made, composed.created)
             if changed and before is not None:
                 self._previous[secret] = (before.secret, self._now() + self._max_stale)
             self._views[secret] = _View(
-                made,
+                composed,
                 generation,
                 min(held.fresh_until for held in snapshot.seen.values()),
                 min(held.hard_until for held in snapshot.seen.values() if held.value is not None),
