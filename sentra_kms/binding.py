@@ -22,7 +22,7 @@ from sentra_kms.errors import (
 )
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import tell_after_fork
-from sentra_kms.guard import PROTOCOLS, check_parts
+from sentra_kms.guard import SPECIFIED, check_parts
 from sentra_kms.hookspecs import PROJECT
 from sentra_kms.hooktypes import (
     BackendSettings,
@@ -325,8 +325,7 @@ class Binding:
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
         manager = pluggy.PluginManager(PROJECT)
-        for protocol in PROTOCOLS:
-            manager.add_hookspecs(protocol)
+        manager.add_hookspecs(SPECIFIED)
         for part in parts:
             manager.register(part)
         manager.check_pending()

@@ -46,6 +46,9 @@ def _specified(*protocols: type) -> Specifications:
 SPECIFICATIONS = _specified(*PROTOCOLS)
 """Every operation's specification, by name."""
 
+SPECIFIED: type = type("Specified", (), dict(SPECIFICATIONS))
+"""The same as one namespace: pluggy looks at each name of each, which takes a binding's half."""
+
 _OBSERVERS = _specified(ObserverHooks)
 
 

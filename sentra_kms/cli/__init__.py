@@ -6,6 +6,7 @@ Importing this package loads neither; `main` does, and says what to install if t
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
@@ -20,11 +21,13 @@ def main() -> int:
     """Run the command line of this process; mostly leaves by `SystemExit`, else returns a code."""
     try:
         if "exec" in sys.argv[1:]:
+            gc.disable()  # for the imports; this process soon becomes another, or waits for it
             from sentra_kms.cli.run import main as run_main
 
             code = run_main(sys.argv[1:])
             if code is not None:
                 return code
+            gc.enable()
         for name in _NEEDED:
             import_module(name)
         from sentra_kms.cli.app import app

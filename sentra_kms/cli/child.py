@@ -5,19 +5,19 @@ files away afterwards; signals, terminal and exit code are passed on.
 from __future__ import annotations
 
 import os
-import resource
-import shutil
 import signal
 import stat
 import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, with_secrets
 from sentra_kms.material import Secret
-from sentra_kms.redaction import SHORTEST, Masker, StreamMasker
+
+if TYPE_CHECKING:
+    from sentra_kms.redaction import Masker
 
 _CHUNK = 64 * 1024
 _PASSED_ON = frozenset(
@@ -58,6 +58,8 @@ def run_child(options: ExecOptions, secrets: Mapping[str, Secret]) -> int:
 
 
 def _masker(secrets: Mapping[str, Secret]) -> Masker:
+    from sentra_kms.redaction import SHORTEST, Masker
+
     short = [name for name, secret in secrets.items() if len(secret.reveal_bytes()) < SHORTEST]
     if short:
         sys.stderr.write(
@@ -118,6 +120,8 @@ def _end_like(status: int) -> int:
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)
     number = os.WTERMSIG(status)
+    import resource
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process holds the secrets
     with suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)
@@ -130,6 +134,8 @@ class _Stream:
     """One of the child's output streams, read by a thread and written masked to our own."""
 
     def __init__(self, number: int, masker: Masker) -> None:
+        from sentra_kms.redaction import StreamMasker
+
         self.number = number
         self._masker = StreamMasker(masker)
         self._is_terminal = os.isatty(number)
@@ -199,11 +205,15 @@ def _private_files(secrets: Mapping[str, Secret]) -> Iterator[dict[bytes, bytes]
 
     In memory where the system has such a directory, and taken away at the end.
     """
-    directory = tempfile.mkdtemp(prefix="sentra-kms-exec-", dir=_in_memory())
+    # By hand: tempfile and shutil take longer to import than all else here.
+    directory = os.path.join(_in_memory(), f"sentra-kms-exec-{os.urandom(8).hex()}")
+    os.mkdir(directory, 0o700)
+    paths: list[str] = []
     try:
         environment = dict(os.environb)
         for name, secret in secrets.items():
             path = os.path.join(directory, name)
+            paths.append(path)
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(file, "wb") as stream:
                 stream.write(secret.reveal_bytes())
@@ -211,11 +221,15 @@ def _private_files(secrets: Mapping[str, Secret]) -> Iterator[dict[bytes, bytes]
             environment[os.fsencode(name + FILE_SUFFIX)] = os.fsencode(path)
         yield environment
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        for path in paths:
+            with suppress(OSError):
+                os.unlink(path)
+        with suppress(OSError):  # the command may have put something there
+            os.rmdir(directory)
 
 
-def _in_memory() -> str | None:
-    """Return a directory that is no disk, `None` for the default of temporary files."""
+def _in_memory() -> str:
+    """Return a directory that is no disk, else the one for temporary files."""
     for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):  # noqa: S108 - mkdtemp inside
         if path and os.path.isabs(path):
             with suppress(OSError):
@@ -223,4 +237,4 @@ def _in_memory() -> str | None:
                 mine = status.st_uid == os.getuid() or status.st_mode & stat.S_ISVTX
                 if stat.S_ISDIR(status.st_mode) and mine and os.access(path, os.W_OK | os.X_OK):
                     return path
-    return None
+    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a directory of our own is made inside
