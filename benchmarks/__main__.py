@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks import boundary, cold, messages, peers, residence, warm
+from benchmarks import boundary, cold, messages, peers, residence, secrets, warm
 
 OUTPUT = os.path.join("build", "bench.json")
 _CORE = ("sentra-kms", "cryptography", "msgspec", "pluggy")
@@ -27,6 +27,12 @@ def main() -> int:
     print("\nplugin boundary: a hook by the part's own method; a backend by a bare plugin manager")
     for edge in edges:
         print(f"  {edge['what']:18}{edge['peer'] * 1e6:>9.1f} us{edge['ours'] * 1e6:>9.1f} us ours")
+    fetched = secrets.run()
+    print("\nsecrets: a cached get by a dict; threads by one fetch; exec by the command alone")
+    for each in fetched:
+        print(
+            f"  {each['what']:22}{each['peer'] * 1e6:>11.2f} us{each['ours'] * 1e6:>13.2f} us ours"
+        )
     start = cold.run()
     _print_cold(start)
     flight = residence.unwraps()
@@ -56,6 +62,7 @@ def main() -> int:
             "messages": rows,
             "missing": missing,
             "boundary": edges,
+            "secrets": fetched,
             "cold": start,
             "flight": flight,
             "warm": busy,

@@ -67,13 +67,17 @@ if TYPE_CHECKING:
     from sentra_kms.keys.manager import KeyManager
     from sentra_kms.keys.tenant_keys import TenantKeys
     from sentra_kms.runtime import KMS
+    from sentra_kms.secrets.manager import SecretManager
+    from sentra_kms.secrets.watch import Watch
 
 __version__ = VERSION
 _LAZY = {
     "KMS": "sentra_kms.runtime",
     "KeyManager": "sentra_kms.keys.manager",
     "RingInfo": "sentra_kms.keys.info",
+    "SecretManager": "sentra_kms.secrets.manager",
     "TenantKeys": "sentra_kms.keys.tenant_keys",
+    "Watch": "sentra_kms.secrets.watch",
 }
 __all__ = [
     "KMS",
@@ -96,6 +100,7 @@ __all__ = [
     "RingInfo",
     "RingRejected",
     "Secret",
+    "SecretManager",
     "SecretNotFound",
     "ServiceUnavailable",
     "TenantKeys",
@@ -104,6 +109,7 @@ __all__ = [
     "Timeout",
     "UnsupportedOperation",
     "VendorError",
+    "Watch",
     "__version__",
     "actor",
     "load",

@@ -69,6 +69,11 @@ class Binding:
         """Replace a lock that another thread may have held when this child was forked."""
         self._lock = threading.Lock()
 
+    @property
+    def kind(self) -> str:
+        """The name of the backend's type."""
+        return self._type.name
+
     def require(self, operation: str, why: str) -> None:
         """Raise `UnsupportedOperation` unless a part implements `operation`."""
         if operation not in self.operations:

@@ -19,7 +19,8 @@ from sentra_kms.errors import (
     UnsupportedOperation,
     afresh,
 )
-from sentra_kms.reference import BACKEND_NAME, Reference
+from sentra_kms.reference import BACKEND_NAME, PREFIX, Reference
+from sentra_kms.secrets.declaration import is_secret_name, parse_secret
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
@@ -28,6 +29,7 @@ from sentra_kms.settings import (
     Duration,
     KeysSettings,
     Policy,
+    SecretEntry,
     Settings,
 )
 
@@ -36,12 +38,8 @@ DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
 """How a duration is written, as a regular expression."""
 
 _DURATION = re.compile(DURATION_PATTERN)
-_TABLES = ("development", "backends", "keys", "policies", "cache", "audit")
-_NOT_BUILT = {
-    "": frozenset({"secrets"}),
-    "audit": frozenset({"required", "path", "wrap_with"}),
-}
-_TYPES_NOT_BUILT = frozenset({"docker", "systemd"})
+_TABLES = ("development", "backends", "keys", "policies", "secrets", "cache", "audit")
+_NOT_BUILT = {"audit": frozenset({"required", "path", "wrap_with"})}
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -97,7 +95,8 @@ class _Reader:
         backends = self._declared = self._backends(development=development)
         cache = self._convert("cache", self._subtable("cache"), CacheSettings)
         keys, policies = self._keys(backends, cache)
-        self._reach_references(backends, keys, development=development)
+        secrets = self._secrets()
+        self._reach_references(backends, keys, secrets, development=development)
         return Settings(
             source=self._document.source,
             base=self._document.base,
@@ -108,7 +107,20 @@ class _Reader:
             audit=self._convert("audit", self._subtable("audit"), AuditSettings),
             keys=keys,
             policies=policies,
+            secrets=secrets,
         )
+
+    def _secrets(self) -> dict[str, SecretEntry]:
+        found: dict[str, SecretEntry] = {}
+        for name, value in self._subtable("secrets").items():
+            try:
+                found[name] = parse_secret(name, value, _from_text)
+            except MalformedInput as error:
+                failure = error.message
+            else:
+                continue
+            self._refuse(f"secrets.{name}" if is_secret_name(name) else "secrets", failure)
+        return found
 
     def _backends(self, *, development: bool) -> dict[str, BackendConfig]:
         found = {
@@ -127,17 +139,15 @@ class _Reader:
         where = f"backends.{name}"
         if BACKEND_NAME.fullmatch(name) is None:
             self._refuse(where, "a backend's name is a-z, then a-z, 0-9, '+', '.' or '-'")
+        if name.startswith(PREFIX):
+            self._refuse(where, f"a backend's name may not begin with '{PREFIX}'")
         kind = table.get("type") if is_table(table) else None
         if not is_table(table) or not isinstance(kind, str):
             self._refuse(where, "a backend is a table with a 'type'")
         own = {key: value for key, value in table.items() if key not in {"type", "timeout"}}
         timeout = table.get("timeout")
-        if kind in _TYPES_NOT_BUILT:
-            self._not_built(f"{where}.type", kind)
-        if name in {*UNDECLARED, *_TYPES_NOT_BUILT} and kind != name:
+        if name in UNDECLARED and kind != name:
             self._refuse(where, f"the name '{name}' belongs to the built-in backend of that type")
-        if kind == "file" and "directory" in own:
-            self._not_built(where, "directory")
         try:
             found = find_type(kind)
         except ConfigurationError as error:
@@ -164,6 +174,7 @@ class _Reader:
         self,
         backends: dict[str, BackendConfig],
         keys: KeysSettings | None,
+        secrets: dict[str, SecretEntry],
         *,
         development: bool,
     ) -> None:
@@ -178,10 +189,13 @@ class _Reader:
             for source in (keys.authenticate_with if keys else ())
             if isinstance(source.target, Reference)
         ]
+        found += [
+            (f"secrets.{name}", reference)
+            for name, entry in secrets.items()
+            for reference in references_in(entry)
+        ]
         for where, reference in found:
             name = reference.backend
-            if name in _TYPES_NOT_BUILT:
-                self._not_built(where, f"a {name}:// reference")
             if name in UNDECLARED and name not in backends:
                 if find_type(name).kind.development_only and not development:
                     self._refuse(

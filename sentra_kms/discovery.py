@@ -28,17 +28,19 @@ OBSERVER_GROUP = "sentra_kms.observers"
 CORE = "sentra-kms"
 
 BUILT_IN = {
+    "docker": "sentra_kms.backends.docker",
     "env": "sentra_kms.backends.env",
     "file": "sentra_kms.backends.file",
     "local": "sentra_kms.backends.local",
     "memory": "sentra_kms.backends.memory",
+    "systemd": "sentra_kms.backends.systemd",
 }
 """The built-in types and their modules."""
 
-RESERVED = frozenset({*BUILT_IN, "docker", "systemd"})
-"""Type names that no distribution may claim; some are not built yet."""
+RESERVED = frozenset(BUILT_IN)
+"""Type names that no distribution may claim."""
 
-UNDECLARED = ("env", "file")
+UNDECLARED = ("docker", "env", "file", "systemd")
 """Types that are there under their own names without being declared."""
 
 Create = Callable[[BackendSettings, Host], object]

@@ -211,7 +211,10 @@ class SecretHooks(Protocol):
     @hookspec(firstresult=True)
     @abstractmethod
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
-        """Return the secret's bytes as the service holds them, with version and expiry.
+        """Return the secret's bytes as the service holds them, with version and times.
+
+        What has several fields is returned whole, as a JSON object: the core picks fields out of
+        it. Options that the backend does not know are `MalformedInput`.
 
         Raises `SecretNotFound` if it does not exist; every other failure has its own error.
 

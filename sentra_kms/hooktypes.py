@@ -51,17 +51,25 @@ class UnwrapRequest(msgspec.Struct, frozen=True):
 
 
 class SecretRequest(msgspec.Struct, frozen=True):
-    """Which secret to fetch. `reference.backend` is the name of the backend that is asked."""
+    """Which secret to fetch. `reference.backend` is the name of the backend that is asked.
+
+    A field is never asked for: the core fetches the whole document once and picks fields out of it.
+    """
 
     reference: Reference
 
 
 class SecretValue(msgspec.Struct, frozen=True):
-    """A fetched secret. `expires` is an aware datetime, `None` if it does not expire."""
+    """A fetched secret.
+
+    `expires` is an aware datetime, `None` if it does not expire; `created` is when this version of
+    it was made, also aware, `None` where the service does not tell.
+    """
 
     data: KeyMaterial
     version: str | None = None
     expires: datetime | None = None
+    created: datetime | None = None
 
 
 class StoredRing(msgspec.Struct, frozen=True):
@@ -124,9 +132,11 @@ class BackendType(msgspec.Struct, frozen=True, kw_only=True):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the core lends to one configured backend.
 
-    `clock` returns seconds since the epoch. `secret` resolves a reference each time it is called,
-    so that a rotated credential is picked up. `resolve` makes a path of the configuration
-    absolute. `state` outlives the parts: they are made anew in a forked child.
+    `clock` returns seconds since the epoch. `secret` asks the source of a reference each time it is
+    called, and nothing is kept, so that a rotated credential is picked up: call it at each login.
+    It gives the bytes as the source holds them, with the newline that a file may end in. `resolve`
+    makes a path of the configuration absolute. `state` outlives the parts: they are made anew in a
+    forked child.
     """
 
     name: str

@@ -10,10 +10,12 @@ process shows its keys.
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import NoReturn, final
+from typing import TYPE_CHECKING, NoReturn, final
 
 from sentra_kms.errors import MalformedInput
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class _Redacted:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
+from sentra_kms.events import Event
 from sentra_kms.forks import ProcessBound, tell_after_fork
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
@@ -22,6 +23,11 @@ from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import AuthSource, Settings
 from sentra_kms.wiring import Ground, Wiring, wrapping_keks
+
+if TYPE_CHECKING:
+    from sentra_kms.binding import Binding
+    from sentra_kms.secrets.documents import Spawn
+    from sentra_kms.secrets.manager import SecretManager
 
 _HEALTH_TIME = 5.0  # seconds for which an answer of `health` holds
 _Source = str | os.PathLike[str] | Mapping[str, object] | None
@@ -42,6 +48,9 @@ class KMS(ProcessBound):
         now: Callable[[], float] = time.monotonic,
         source: _Source = None,
         background: Runner | None = None,
+        emit: Callable[[Event], None] | None = None,
+        spawn: Spawn | None = None,
+        states: dict[str, MutableMapping[str, object]] | None = None,
     ) -> None:
         self.environment: str = settings.environment
         self._source = source
@@ -49,7 +58,9 @@ class KMS(ProcessBound):
         self._observers = Observers(
             [(name, find_observer(name)) for name in settings.audit.observers]
         )
-        self._ground = Ground(clock=clock, now=now, emit=self._observers.emit)
+        self._ground = Ground(
+            clock=clock, now=now, emit=emit or self._observers.emit, states=states
+        )
         self._wiring = Wiring(settings, self._ground)
         plan = self._wiring.plan
         self._keys = (
@@ -57,6 +68,8 @@ class KMS(ProcessBound):
             if plan is None
             else KeyManager(plan, settings.cache, clock=clock, now=now, background=background)
         )
+        self._spawn = spawn
+        self._made_secrets: dict[None, SecretManager] = {}  # none or one
         self._closed = False
         self._health: tuple[float, health.Health] | None = None
         self._retiring: list[_Retiring] = []
@@ -79,6 +92,28 @@ class KMS(ProcessBound):
                 f"[{self.environment}.keys]: add it to use kms.keys"
             )
         return self._keys
+
+    @property
+    def secrets(self) -> SecretManager:
+        """Secrets by name or reference."""
+        found = self._made_secrets.get(None)
+        if found is None:
+            from sentra_kms.secrets.manager import SecretManager  # for who uses it
+
+            settings = self._wiring.settings
+            made = SecretManager(
+                self._bound,
+                settings.secrets,
+                max_stale=float(settings.cache.max_stale),
+                clock=self._ground.clock,
+                now=self._now,
+                spawn=self._spawn,
+                where=f"[{self.environment}.secrets]",
+            )
+            found = self._made_secrets.setdefault(None, made)  # of two threads one is first
+            if self._closed:
+                found.close()
+        return found
 
     def warm(self, tenants: Iterable[str]) -> dict[str, KMSError]:
         """Fetch these tenants' primary keys before they are needed, several at a time.
@@ -130,12 +165,17 @@ class KMS(ProcessBound):
             self._wiring, self._source, self._health = wiring, given, None
             if self._keys is not None and wiring.plan is not None:
                 self._keys.adopt(wiring.plan, settings.cache)
+            for secrets in list(self._made_secrets.values()):
+                secrets.adopt(settings.secrets, float(settings.cache.max_stale))
             self._retire(before, wiring)
 
     def examine(self) -> list[Finding]:
-        """Try every backend, KEK, ring authentication key and the store; change nothing."""
+        """Try every backend, secret, KEK, ring authentication key and the store; change nothing."""
         wiring = self._wiring
         found = [finding for binding in wiring.bindings.values() for finding in binding.check()]
+        found += [
+            _tried(name, partial(self._describe_secret, name)) for name in wiring.settings.secrets
+        ]
         keys = wiring.settings.keys
         if keys is None:
             return found
@@ -152,10 +192,12 @@ class KMS(ProcessBound):
         return [*found, *(_tried(store, partial(self._describe_store, store)) for store in stores)]
 
     def close(self) -> None:
-        """Forget keys and close every backend; later operations raise."""
+        """Forget keys and secrets and close every backend; later operations raise."""
         self._closed = True
         with self._changing:
             self._health = None
+            for secrets in list(self._made_secrets.values()):
+                secrets.close()
             if self._keys is not None:
                 self._keys.close()
             failures = self._wiring.close()
@@ -197,6 +239,13 @@ class KMS(ProcessBound):
         """Close what is not in use any more once what is under way has had its time."""
         grace = max((each.timeout for each in before.settings.backends.values()), default=0.0)
         _Retiring(before, after, 2 * grace, self._retiring)
+
+    def _bound(self, name: str) -> Binding:
+        return self._wiring.bound(name)  # of the wiring that is in use when it is asked
+
+    def _describe_secret(self, name: str) -> str:
+        found = self.secrets.get(name)
+        return "can be had" if found.version is None else f"can be had, version {found.version}"
 
     def _describe(self, kek: KekName) -> str:
         found = self._wiring.bindings[kek.backend].describe_key(kek.key)

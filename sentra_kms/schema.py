@@ -13,6 +13,8 @@ import msgspec
 from sentra_kms.config import DURATION_PATTERN
 from sentra_kms.discovery import FoundType, find_type, installed_types
 from sentra_kms.reference import BACKEND_NAME, KekName, Reference
+from sentra_kms.secrets.declaration import NAME_PATTERN, PartTable, SecretTable, TemplateTable
+from sentra_kms.secrets.transforms import TRANSFORMS
 from sentra_kms.settings import (
     DEFAULT_POLICY,
     AuditSettings,
@@ -30,7 +32,11 @@ _NAME = BACKEND_NAME.pattern
 _TEXTS: dict[type, Schema] = {
     Duration: {"type": "string", "pattern": f"^{DURATION_PATTERN}$", "examples": ["60s", "5m"]},
     KekName: {"type": "string", "pattern": f"^{_NAME}:.+$", "examples": ["local:2026-11"]},
-    Reference: {"type": "string", "pattern": f"^{_NAME}://.+$", "examples": ["env://NAME"]},
+    Reference: {
+        "type": "string",
+        "pattern": rf"^(ref\+)?{_NAME}://.+$",
+        "examples": ["env://NAME"],
+    },
     AuthSource: {"type": "string", "pattern": f"^{_NAME}:.+$"},
 }
 
@@ -58,6 +64,7 @@ def config_schema(types: Iterable[FoundType] | None = None) -> Schema:
             "propertyNames": {"not": {"const": DEFAULT_POLICY}},
             "additionalProperties": _table(PolicySettings, definitions, "policies"),
         },
+        "secrets": _secrets(definitions),
         "cache": _table(CacheSettings, definitions, "cache"),
         "audit": _table(AuditSettings, definitions, "audit"),
     }
@@ -93,6 +100,44 @@ def config_schema(types: Iterable[FoundType] | None = None) -> Schema:
         },
         "$defs": {**definitions, **tables},
     }
+
+
+def _secrets(definitions: Schema) -> Schema:
+    """Return the schema of `[ENV.secrets]`: references, tables with `from`, and with `template`."""
+    kinds: dict[str, Schema] = {}
+    for name, kind in (("secret", SecretTable), ("template", TemplateTable), ("part", PartTable)):
+        properties = _members(_table(kind, definitions, f"secrets.{name}"), "properties")
+        _one_or_several(properties)
+        kinds[name] = {"type": "object", "additionalProperties": False, "properties": properties}
+    kinds["secret"]["required"] = kinds["part"]["required"] = ["from"]
+    kinds["template"]["required"] = ["template"]
+    references = _members(kinds["part"], "properties")["from"]["anyOf"]
+    kinds["template"]["additionalProperties"] = {
+        "anyOf": [*cast("list[Schema]", references), kinds["part"]]
+    }
+    kinds["template"]["propertyNames"] = {"not": {"enum": ["from", "transform"]}}
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+        "additionalProperties": {
+            "anyOf": [_TEXTS[Reference], kinds["secret"], kinds["template"]],
+        },
+    }
+
+
+def _one_or_several(properties: dict[str, Schema]) -> None:
+    """Let a list of references or transforms be one of them without brackets."""
+    for key, one in (
+        ("from", _TEXTS[Reference]),
+        ("transform", {"type": "string", "enum": list(TRANSFORMS)}),
+    ):
+        if key in properties:
+            several = {**properties[key], "items": one}
+            several.pop("default", None)
+            properties[key] = {
+                "description": several.pop("description"),
+                "anyOf": [one, several],
+            }
 
 
 def _backend(found: FoundType, definitions: Schema) -> Schema:

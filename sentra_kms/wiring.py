@@ -10,9 +10,15 @@ from functools import partial
 from sentra_kms.binding import Binding
 from sentra_kms.config import references_in
 from sentra_kms.encoding import secret_base64
-from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput, afresh
+from sentra_kms.errors import (
+    ConfigurationError,
+    KMSError,
+    MalformedInput,
+    UnsupportedOperation,
+    afresh,
+)
 from sentra_kms.events import Event
-from sentra_kms.hooktypes import Host, SecretRequest
+from sentra_kms.hooktypes import Host
 from sentra_kms.keys.changes import Plan
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.outages import Outages
@@ -21,7 +27,9 @@ from sentra_kms.keys.store import RingStore
 from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName, Reference
+from sentra_kms.secrets.fetch import fetch_value
 from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Policy, Settings
+from sentra_kms.sources import backend_config
 
 _AUTH_KEY_SIZE = 32
 
@@ -35,12 +43,13 @@ class Ground:
         clock: Callable[[], float],
         now: Callable[[], float],
         emit: Callable[[Event], None] | None,
+        states: dict[str, MutableMapping[str, object]] | None = None,
     ) -> None:
         self.clock = clock
         self.emit = emit
         self.seen = Seen()
         self.outages = Outages(now)
-        self.states: dict[str, MutableMapping[str, object]] = {}
+        self.states: dict[str, MutableMapping[str, object]] = {} if states is None else states
 
 
 class Wiring:
@@ -53,6 +62,7 @@ class Wiring:
     def __init__(self, settings: Settings, ground: Ground, before: Wiring | None = None) -> None:
         self.settings = settings
         self._ground = ground
+        self._closed = False
         self.bindings: dict[str, Binding] = {}
         try:
             self.plan = self._wired(before)
@@ -70,19 +80,37 @@ class Wiring:
                     "fetch_secret",
                     f"[{settings.environment}.backends.{name}] refers to {reference}",
                 )
+        for name, entry in settings.secrets.items():
+            for reference in references_in(entry):
+                self.bindings[reference.backend].require(
+                    "fetch_secret",
+                    f"[{settings.environment}.secrets] {name} refers to {reference}",
+                )
         return None if settings.keys is None else self._plan(settings.keys)
 
     def close(self, keep: Wiring | None = None) -> list[KMSError]:
         """Close every backend that `keep` does not use too; return what failed."""
+        self._closed = True
         kept = set(map(id, keep.bindings.values())) if keep is not None else set[int]()
         failures = [
-            _closed(binding) for binding in self.bindings.values() if id(binding) not in kept
+            _closed(binding) for binding in list(self.bindings.values()) if id(binding) not in kept
         ]
         return [failure for failure in failures if failure is not None]
 
     def secret(self, reference: Reference) -> KeyMaterial:
         """Fetch what a reference names."""
-        return self.bindings[reference.backend].fetch_secret(SecretRequest(reference)).data
+        return fetch_value(self.bound, reference)
+
+    def bound(self, name: str) -> Binding:
+        """Return a backend in use; one that needs no declaration is bound when it is asked for."""
+        found = self.bindings.get(name)
+        if found is not None:
+            return found
+        if self._closed:
+            raise UnsupportedOperation("this KMS is closed: load() again")
+        # Of two threads that bind one at once, both use the first.
+        made = self._bind(backend_config(self.settings, name))
+        return self.bindings.setdefault(name, made)
 
     def auth_key(self, source: AuthSource) -> AuthKey:
         """Fetch or derive a ring authentication key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import hypothesis
 import pytest
 
 from tests import soak
+from tests.planted import HUNT
 
 # How long an example takes depends on the machine, and is no property of the code. Short runs try
 # the same examples every time; long ones try others each time and print how to do one again.
@@ -31,6 +33,25 @@ MASTER_KEYS = {
     "2025-01": base64.b64encode(bytes(range(100, 132))).decode("ascii"),
 }
 """Master keys that tests may use, by name, in the form that `keygen` prints."""
+
+
+def pytest_sessionstart() -> None:
+    """Hunt in every log record of the run, from the first one on."""
+    logging.getLogger().addHandler(HUNT)
+    logging.getLogger("sentra_kms").setLevel(logging.DEBUG)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Hunt in what each test said. A failed one's own source may show what it planted."""
+    for title, text in report.sections:
+        HUNT.look(f"{report.nodeid}, {title}", text)
+    if not report.failed and report.longrepr:
+        HUNT.look(f"{report.nodeid}, its report", str(report.longrepr))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that tell what was found run last."""
+    items.sort(key=lambda item: item.path.name == "test_planted.py")
 
 
 class ConfigFactory(Protocol):

@@ -15,9 +15,8 @@ import pytest
 
 import sentra_kms
 from sentra_kms import ConfigurationError
-from sentra_kms.backends import file_system
+from sentra_kms.backends import file, file_system
 from sentra_kms.backends.env import EnvSecrets
-from sentra_kms.backends.file import FileSecrets
 from sentra_kms.backends.ring_files import RingFiles
 from sentra_kms.doctor import Diagnosis, diagnose
 from sentra_kms.hooktypes import Finding
@@ -498,20 +497,20 @@ def test_offline_fetches_nothing(house: House) -> None:
     second(house)
     called: list[str] = []
 
-    def watch(kind: type, name: str) -> None:
+    def watch(kind: object, name: str) -> None:
         def refuse(*_: object, **__: object) -> None:
             called.append(name)
             raise AssertionError(name)
 
         house.patch.setattr(kind, name, refuse)
 
-    watch(FileSecrets, "_read")
+    watch(file, "read_anywhere")
     watch(EnvSecrets, "fetch_secret")
     watch(RingFiles, "_open_directory")
     assert house.diagnose(offline=True).level == "ok"
     assert called == []
     assert house.diagnose().level == "error"
-    assert {"_read", "_open_directory"} <= set(called)
+    assert {"read_anywhere", "_open_directory"} <= set(called)
 
 
 def test_offline_leaves_a_pipe_alone(house: House) -> None:
@@ -552,6 +551,7 @@ def test_every_value_and_where_it_comes_from(house: House) -> None:
     assert shown(house.diagnose()) == {
         "development": ("false", "default"),
         "backends.file.type": ("file", "default"),
+        "backends.file.directory": ("not set", "default"),
         "backends.file.timeout": ("5s", "default"),
         "backends.local.type": ("local", "[production]"),
         "backends.local.directory": (str(house.keys), "[production]"),

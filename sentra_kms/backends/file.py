@@ -1,29 +1,30 @@
-"""Secrets from files: `file:///ABSOLUTE/PATH`."""
+"""Secrets from files: `file:///ABSOLUTE/PATH`, or `NAME://PATH` inside a declared directory."""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
+from typing import Annotated
 
-from sentra_kms.errors import (
-    AccessDenied,
-    KMSError,
-    MalformedInput,
-    SecretNotFound,
-    ServiceUnavailable,
-    VendorError,
+import msgspec
+
+from sentra_kms.backends.secret_files import (
+    MAX_SECRET,
+    OPEN_TO_OTHERS,
+    ModeWarnings,
+    check_plain,
+    read_anywhere,
+    read_inside,
 )
+from sentra_kms.errors import MalformedInput
 from sentra_kms.hookspecs import API_VERSION, PartHooks, SecretHooks, hookimpl
 from sentra_kms.hooktypes import BackendSettings, BackendType, Host, SecretRequest, SecretValue
-from sentra_kms.material import KeyMaterial
 
-MAX_SECRET = 1024 * 1024  # bytes
-_OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IRWXO
+__all__ = ["MAX_SECRET", "FileSecrets", "FileSettings", "backend_type", "create"]
 
 
 class FileSettings(BackendSettings, frozen=True):
-    """Nothing to set."""
+    """With a `directory`, only what is inside it is read, by relative paths."""
+
+    directory: Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]+\Z")] | None = None
 
 
 @hookimpl
@@ -39,63 +40,27 @@ def backend_type() -> BackendType:
 
 def create(settings: FileSettings, host: Host) -> object:
     """Make the secrets part."""
-    return FileSecrets(host)
+    directory = None if settings.directory is None else host.resolve(settings.directory)
+    return FileSecrets(host, directory)
 
 
 class FileSecrets(SecretHooks, PartHooks):
     """Regular files, read whole. Symlinks are followed, since mounted secrets are made of them."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, host: Host, directory: str | None) -> None:
+        self._name = host.name
+        self._directory = directory
+        self._warn = ModeWarnings(lambda text: host.logger.warning("%s", text), OPEN_TO_OTHERS)
 
     @hookimpl
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
-        """Return the file's bytes as they are."""
+        """Return the file's bytes as they are, and when they were written."""
         reference = request.reference
-        if reference.options or reference.field is not None:
-            raise MalformedInput(f"{reference}: a file:// reference takes no options and no field")
+        check_plain(reference, self._name)
+        if self._directory is not None:
+            return read_inside(self._directory, reference.path, self._warn)
         if not reference.path.startswith("/"):
-            raise MalformedInput(f"{reference}: write file:///ABSOLUTE/PATH, with three slashes")
-        try:
-            return SecretValue(self._read(reference.path))
-        except OSError as error:
-            failure = _translate(error, reference.path)
-            cause = VendorError(type(error).__name__, code=errno.errorcode.get(error.errno or 0))
-        raise failure from cause
-
-    def _read(self, path: str) -> KeyMaterial:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise AccessDenied(f"{path} is not a regular file")
-            if status.st_size > MAX_SECRET:
-                raise MalformedInput(f"{path} is larger than {MAX_SECRET} bytes: not a secret")
-            if status.st_mode & _OPEN_TO_OTHERS:
-                self._host.logger.warning(
-                    "%s has mode %o and is open to other users: chmod 600 it",
-                    path,
-                    stat.S_IMODE(status.st_mode),
-                )
-            return _read_whole(file, path)
-        finally:
-            os.close(file)
-
-
-def _read_whole(file: int, path: str) -> KeyMaterial:
-    data = KeyMaterial(b"")
-    while True:
-        size = len(data.reveal())
-        data = KeyMaterial(data.reveal() + os.read(file, MAX_SECRET + 1 - size))
-        if len(data.reveal()) > MAX_SECRET:
-            raise MalformedInput(f"{path} is larger than {MAX_SECRET} bytes: not a secret")
-        if len(data.reveal()) == size:
-            return data
-
-
-def _translate(error: OSError, path: str) -> KMSError:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
-        return SecretNotFound(f"{path} does not exist: put the secret there, or correct the path")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.ELOOP}:
-        return AccessDenied(f"the operating system denies access to {path}: check owner and mode")
-    return ServiceUnavailable(f"{path} cannot be read now: {os.strerror(error.errno or 0)}")
+            raise MalformedInput(
+                f"{reference}: write {self._name}:///ABSOLUTE/PATH, with three slashes"
+            )
+        return read_anywhere(reference.path, self._warn)

@@ -1,10 +1,12 @@
 """The command `sentra-kms`, for operators. Needs the extra `cli`: click and rich.
 
 Importing this package loads neither; `main` does, and says what to install if they are missing.
+`exec` does without both, unless it has something to explain.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
@@ -18,6 +20,14 @@ _INTERRUPTED = 130
 def main() -> int:
     """Run the command line of this process; mostly leaves by `SystemExit`, else returns a code."""
     try:
+        if "exec" in sys.argv[1:]:
+            gc.disable()  # for the imports; this process soon becomes another, or waits for it
+            from sentra_kms.cli.run import main as run_main
+
+            code = run_main(sys.argv[1:])
+            if code is not None:
+                return code
+            gc.enable()
         for name in _NEEDED:
             import_module(name)
         from sentra_kms.cli.app import app

@@ -15,11 +15,14 @@ from sentra_kms.cli.backends import backends
 from sentra_kms.cli.completion import completion
 from sentra_kms.cli.config import config
 from sentra_kms.cli.doctor import doctor
+from sentra_kms.cli.exec import exec_command
 from sentra_kms.cli.failure import report, warnings_on_stderr
 from sentra_kms.cli.init import init
 from sentra_kms.cli.keygen import keygen
 from sentra_kms.cli.message import decrypt, encrypt
 from sentra_kms.cli.plugins import plugin_command
+from sentra_kms.cli.render import render_template
+from sentra_kms.cli.secret import secret
 from sentra_kms.cli.session import Session, config_options, wants_json
 from sentra_kms.cli.tenant import tenant
 
@@ -94,7 +97,7 @@ def _quiet_when_unread() -> Generator[None]:
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @config_options
 def app() -> None:
-    """Each tenant's data under that tenant's own key.
+    """Each tenant's data under that tenant's own key, and secrets by reference.
 
     Begin with `sentra-kms init`. `--config`, `--env` and `--json` may stand before or after a
     command. Plugins may bring commands of their own, each under the name of its backend type.
@@ -111,6 +114,9 @@ for _command in (
     tenant,
     encrypt,
     decrypt,
+    secret,
+    exec_command,
+    render_template,
     completion,
 ):
     app.add_command(_command)

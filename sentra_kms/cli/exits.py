@@ -45,7 +45,7 @@ TABLE = (
     ExitCode(15, "a required audit record could not be written", (errors.AuditFailed,)),
     ExitCode(FILE, "a file cannot be read or written"),
     ExitCode(SOME_FAILED, "some tenants failed"),
-    ExitCode(ERRORS_FOUND, "doctor found errors, or a backend type cannot be used"),
+    ExitCode(ERRORS_FOUND, "doctor found errors, or a backend type or secret cannot be used"),
     ExitCode(INTERRUPTED, "interrupted"),
     ExitCode(BROKEN_PIPE, "the reader of the output went away"),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
@@ -12,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 import sentra_kms
+from sentra_kms.cli.run import login
 from sentra_kms.config_file import ConfigFile
 from sentra_kms.errors import KMSError
 from sentra_kms.runtime import KMS
@@ -36,15 +35,7 @@ class Session:
 
 def acting() -> AbstractContextManager[None]:
     """Act as whoever runs this process."""
-    return sentra_kms.actor(f"cli:{_login()}")
-
-
-def _login() -> str:
-    # Not the variables LOGNAME and USER, which say what the user likes.
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    return sentra_kms.actor(f"cli:{login()}")
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from sentra_kms.reference import KekName, Reference
 from sentra_kms.settings import Settings
 
 _Identity = tuple[str, ...]
-_HERE = {"env", "file"}  # whose secrets belong to the machine or the process
+_HERE = {"docker", "env", "file", "systemd"}  # whose secrets belong to the machine or the process
 
 
 def shared_by_configuration(readable: Mapping[str, Settings]) -> Iterator[Finding]:

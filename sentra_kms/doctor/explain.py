@@ -15,7 +15,7 @@ from sentra_kms.errors import MalformedInput
 from sentra_kms.reference import Reference
 from sentra_kms.settings import Duration, Settings
 
-_ORDER = ("development", "backends", "keys", "cache", "audit")
+_ORDER = ("development", "backends", "keys", "secrets", "cache", "audit")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _USER_INFO = re.compile(r"://[^/?#]*@")
 _SECRET_NAME = re.compile(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
-from sentra_kms.binding import Binding
 from sentra_kms.doctor.places import local_settings
 from sentra_kms.errors import KMSError
-from sentra_kms.hooktypes import Host, SecretRequest
-from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName, Reference
 from sentra_kms.settings import Settings
+from sentra_kms.sources import Sources
 
 
 class MasterKeys:
@@ -27,8 +22,7 @@ class MasterKeys:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._bindings: dict[str, Binding] = {}
-        self._stack = ExitStack()
+        self._sources = Sources(settings)
         self.unreadable: list[KekName] = []
 
     def __enter__(self) -> Self:
@@ -40,7 +34,7 @@ class MasterKeys:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        self._sources.__exit__(kind, error, traceback)
 
     def references(self) -> Iterator[tuple[KekName, Reference]]:
         """Yield every local KEK and the reference of its master key."""
@@ -53,26 +47,7 @@ class MasterKeys:
     def key_id(self, kek: KekName) -> str | None:
         """Return the id of a KEK's master key, `None` if it cannot be read."""
         try:
-            return self._binding(kek.backend).describe_key(kek.key).key_id
+            return self._sources.bound(kek.backend).describe_key(kek.key).key_id
         except KMSError:
             self.unreadable.append(kek)
             return None
-
-    def _secret(self, reference: Reference) -> KeyMaterial:
-        return self._binding(reference.backend).fetch_secret(SecretRequest(reference)).data
-
-    def _binding(self, name: str) -> Binding:
-        if name not in self._bindings:
-            backend, settings = self._settings.backends[name], self._settings
-            host = Host(
-                name=name,
-                environment=settings.environment,
-                development=settings.development,
-                clock=time.time,
-                secret=self._secret,
-                resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
-                state={},
-            )
-            made = Binding(backend.type, backend.settings, host, timeout=backend.timeout)
-            self._bindings[name] = self._stack.enter_context(closing(made))
-        return self._bindings[name]

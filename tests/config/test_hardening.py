@@ -316,22 +316,21 @@ def test_built_in_source_may_be_declared_under_its_own_name(name: str) -> None:
         assert kms.environment == "laptop"
 
 
-@pytest.mark.parametrize("name", ["docker", "systemd"])
-def test_source_that_is_not_built_is_told_as_such(name: str) -> None:
-    """Under its own name the type is refused for not being there yet."""
-    error = refused({"laptop": {"development": True, "backends": {name: {"type": name}}}}, "laptop")
-    assert type(error) is UnsupportedOperation
-
-
 @pytest.mark.parametrize("name", ["file", "secrets"])
-@pytest.mark.parametrize("directory", ["/run/secrets", "secrets", "", 7])
-def test_directory_of_a_file_backend_is_not_built(name: str, directory: object) -> None:
-    """Designed and not built: the key is named as such, not as a misspelling."""
+@pytest.mark.parametrize("directory", ["", 7, "a\x00b"])
+def test_bad_directory_of_a_file_backend_is_refused(name: str, directory: object) -> None:
+    """A directory is text that can be a path."""
     table = {"backends": {name: {"type": "file", "directory": directory}}}
     error = refused({"production": table})
-    assert type(error) is UnsupportedOperation
+    assert type(error) is ConfigurationError
     assert "directory" in error.message
     assert f"backends.{name}" in error.message
+
+
+def test_backend_name_that_reads_as_the_prefix_is_refused() -> None:
+    """A reference `ref+x://…` is one to `x`: no backend may be called so."""
+    error = refused({"production": {"backends": {"ref+x": {"type": "file"}}}})
+    assert "'ref+'" in error.message
 
 
 @pytest.mark.parametrize("reference", ["memory://k", "rings://k"])

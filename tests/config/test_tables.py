@@ -321,42 +321,9 @@ def test_bad_timeout(value: object) -> None:
 @pytest.mark.parametrize(
     ("table", "place", "named"),
     [
-        ({"secrets": {"A": "env://A"}}, "[development]", "secrets"),
         ({"audit": {"required": True}}, "[development.audit]", "required"),
         ({"audit": {"path": "/var/log/audit"}}, "[development.audit]", "path"),
         ({"audit": {"wrap_with": "m:audit"}}, "[development.audit]", "wrap_with"),
-        (
-            {"backends": {"d": {"type": "docker"}}},
-            "[development.backends.d.type]",
-            "docker",
-        ),
-        (
-            {"backends": {"d": {"type": "systemd"}}},
-            "[development.backends.d.type]",
-            "systemd",
-        ),
-        (
-            {"backends": {"l": {"type": "local", "master_keys": {"k": "docker://k"}}}},
-            "[development.backends.l]",
-            "docker://",
-        ),
-        (
-            {"backends": {"l": {"type": "local", "master_keys": {"k": "systemd://k"}}}},
-            "[development.backends.l]",
-            "systemd://",
-        ),
-        (
-            {
-                "backends": {"m": {"type": "memory"}},
-                "keys": {
-                    "wrap_with": ["m:k"],
-                    "authenticate_with": ["docker://ring_key"],
-                    "store": "m",
-                },
-            },
-            "[development.keys.authenticate_with]",
-            "docker://",
-        ),
     ],
 )
 def test_not_built_yet(table: dict[str, Any], place: str, named: str) -> None:
@@ -369,8 +336,8 @@ def test_not_built_yet(table: dict[str, Any], place: str, named: str) -> None:
 
 def test_not_built_yet_from_shared() -> None:
     """[shared] may not bring it in either."""
-    told = refusal({"shared": {"secrets": {}}, "prod": {}}, "prod", UnsupportedOperation)
-    assert "[prod]: secrets" in told
+    told = refusal({"shared": {"policies": {}}, "prod": {}}, "prod", UnsupportedOperation)
+    assert "[prod]: policies" in told
 
 
 def test_backend_without_keys_part_is_refused_at_load(

@@ -91,3 +91,9 @@ def caught(error: type[BaseException] = BaseException) -> BaseException:
     found = sys.exc_info()[1]
     assert isinstance(found, error)
     return found
+
+
+def told_by(error: BaseException) -> str:
+    """Return what an error's chain says, and the locals of the package's own frames."""
+    said = [f"{each} {each!r} {each.args!r} {vars(each)!r}" for each in chain(error)]
+    return "\n".join([*said, locals_inside(error)])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from sentra_kms.errors import MalformedInput
 from sentra_kms.reference import MAX_REFERENCE, KekName, Reference
@@ -46,6 +50,7 @@ PLANTED = "planted-s3cr3t-value"
         ("a://b?c=", "a", "b", (("c", ""),), None),
         ("a://b#c#d", "a", "b", (), "c#d"),
         ("a://b#c?d=e", "a", "b", (), "c?d=e"),
+        ("a://b#/c/d", "a", "b", (), "/c/d"),
     ],
 )  # fmt: skip
 def test_parts(
@@ -232,3 +237,138 @@ def test_refusal_keeps_no_error_of_a_codec(part: str) -> None:
         Reference("env://" + part.format(f"{PLANTED}%ff"))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+# --- prefix, pointers, columns -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rest", ["vault://a/b?version=3#/c", "env://X", "r://x", "ref://x"])
+def test_prefix_of_vals_is_taken_off(rest: str) -> None:
+    """`ref+` may stand before a reference, which is then the same one."""
+    with_prefix = Reference("ref+" + rest)
+    assert with_prefix == rest
+    assert vars(with_prefix) == vars(Reference(rest))
+
+
+@pytest.mark.parametrize(
+    ("field", "keys"),
+    [
+        ("db_url", ("db_url",)),
+        ("a/b", ("a/b",)),
+        ("a~b", ("a~b",)),
+        ("/db/password", ("db", "password")),
+        ("/", ("",)),
+        ("//", ("", "")),
+        ("/a~1b/m~0n/~01", ("a/b", "m~n", "~1")),
+        ("/%C3%BC/a%2Fb", ("ü", "a", "b")),
+        ("/list/0", ("list", "0")),
+    ],
+)
+def test_field_is_a_key_or_a_json_pointer(field: str, keys: tuple[str, ...]) -> None:
+    """A field is one top-level key, or the way that a JSON pointer goes."""
+    assert Reference(f"a://b#{field}").keys == keys
+    assert Reference("a://b").keys == ()
+
+
+def test_document_is_the_reference_without_its_field() -> None:
+    """What is fetched is named by all of the reference but the field."""
+    assert Reference("ref+a://b?version=3#f").document == "a://b?version=3"
+    plain = Reference("a://b?version=3")
+    assert plain.document is plain
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("", 1),
+        (PLANTED, 1),
+        ("ref+", 5),
+        ("://x", 1),
+        ("Env://x", 1),
+        ("e_nv://x", 2),
+        ("env ://x", 4),
+        ("ref+e_nv://x", 6),
+        ("env://", 7),
+        ("env://a b", 8),
+        ("ref+env://a b", 12),
+        ("env://ab%zz", 9),
+        ("env://a%ff", 8),
+        ("env://a/b/../c", 11),
+        ("env://a/%2e", 9),
+        ("env://a/x%2F..%2Fb", 9),
+        ("env://a%00b", 7),
+        ("env://x?", 9),
+        ("env://x?a", 9),
+        ("env://x?a=b&", 13),
+        ("env://x?a=b&a=c", 13),
+        ("env://x?a=b%", 12),
+        ("env://x?%=a", 9),
+        ("env://x#", 8),
+        ("env://x?a=b#", 12),
+        ("env://x#a%", 10),
+        ("env://x#/a~b", 9),
+        ("env://x#/a~2", 9),
+        ("env://x#/a~", 9),
+        ("x://" + "a" * MAX_REFERENCE, MAX_REFERENCE + 1),
+    ],
+    ids=lambda value: ascii(value)[:24],
+)
+def test_refusal_names_the_column(text: str, column: int) -> None:
+    """Every malformed reference is refused with the column of what is wrong."""
+    with pytest.raises(MalformedInput, match=rf"\(column {column}\)$"):
+        Reference(text)
+
+
+_NAMES = st.from_regex(r"[a-z][a-z0-9.-]{0,8}", fullmatch=True)
+_TEXTS = st.text(min_size=1, max_size=20)
+
+
+@given(
+    backend=_NAMES,
+    path=st.lists(_TEXTS.filter(lambda each: each not in {".", ".."}), min_size=1, max_size=4),
+    options=st.dictionaries(_TEXTS, st.text(max_size=20), max_size=3),
+    keys=st.lists(st.text(max_size=12), max_size=4),
+)
+def test_whatever_is_percent_encoded_comes_back(
+    backend: str, path: list[str], options: dict[str, str], keys: list[str]
+) -> None:
+    """Parts that are percent-encoded are read back as they were, whatever characters they have."""
+    assume(all("\x00" not in segment and "/" not in segment for segment in path))
+    text = f"{backend}://" + "/".join(quote(segment, safe="") for segment in path)
+    if options:
+        text += "?" + "&".join(
+            f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in options.items()
+        )
+    if keys:
+        pointer = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+        text += "#" + quote(pointer, safe="/~")
+    reference = Reference(text)
+    assert (reference.backend, reference.path) == (backend, "/".join(path))
+    assert (reference.options, reference.keys) == (tuple(options.items()), tuple(keys))
+    assert Reference("ref+" + text) == reference
+    assert Reference(str(reference)) == reference
+
+
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.text(alphabet="ab:/?#%&=~.+0f \x00é", max_size=40),
+        st.text(alphabet="ab/?#%&=~.+0f", max_size=40).map(lambda rest: f"a://{rest}"),
+    )
+)
+def test_any_text_is_a_reference_or_refused(text: str) -> None:
+    """Nothing but our own error comes of any text; what is a reference has no path escape."""
+    try:
+        Reference(text)
+    except MalformedInput as error:
+        told = error.message
+    else:
+        told = ""
+    if told:
+        assert re.search(r"\(column [0-9]+\)$", told)
+        return
+    reference = Reference(text)
+    assert not {".", ".."} & set(reference.path.split("/"))
+    assert "\x00" not in reference.path
+    assert Reference(str(reference)) == reference
+    assert reference.document.field is None

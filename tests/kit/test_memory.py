@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from sentra_kms.testing import BackendConformance, BackendHarness
+from collections.abc import Mapping
+
+from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 
 
 class MemoryHarness(BackendHarness):
@@ -16,6 +18,16 @@ class MemoryHarness(BackendHarness):
 
     def second_kek(self) -> str:
         return "others"
+
+    def settings(self) -> Mapping[str, object]:
+        return {"secrets": {"kit/secret": "env://KIT_SECRET"}}
+
+    def secret(self) -> SecretSample:
+        self.patch.setenv("KIT_SECRET", "correct horse battery staple")
+        return SecretSample("memory://kit/secret", b"correct horse battery staple")
+
+    def change_secret(self, reference: str, data: bytes) -> None:
+        self.patch.setenv("KIT_SECRET", data.decode("ascii"))
 
 
 class TestMemory(BackendConformance):

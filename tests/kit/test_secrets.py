@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sentra_kms.reference import Reference
@@ -39,8 +40,42 @@ class FileHarness(BackendHarness):
         Path(Reference(reference).path).write_bytes(data)
 
 
+class DirectoryHarness(BackendHarness):
+    def open(self) -> None:
+        (self.path / "secrets").mkdir()
+        self.patch.setenv("CREDENTIALS_DIRECTORY", str(self.path / "secrets"))
+
+    def secret(self) -> SecretSample:
+        path = self.path / "secrets" / "one"
+        path.touch(0o600)
+        path.write_bytes(_DATA)
+        return SecretSample(f"{self.type}://one", _DATA)
+
+    def change_secret(self, reference: str, data: bytes) -> None:
+        (self.path / "secrets" / Reference(reference).path).write_bytes(data)
+
+
+class DockerHarness(DirectoryHarness):
+    type = "docker"
+
+    def settings(self) -> Mapping[str, object]:
+        return {"directory": str(self.path / "secrets")}
+
+
+class SystemdHarness(DirectoryHarness):
+    type = "systemd"
+
+
 class TestEnv(SecretConformance, WholeConformance):
     harness = EnvHarness
+
+
+class TestDocker(SecretConformance, WholeConformance):
+    harness = DockerHarness
+
+
+class TestSystemd(SecretConformance, WholeConformance):
+    harness = SystemdHarness
 
 
 class TestFile(SecretConformance, WholeConformance):

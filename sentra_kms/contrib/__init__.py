@@ -1,0 +1,1 @@
+"""Secrets where other libraries expect them; each module needs the extra that is named like it."""

@@ -1,0 +1,160 @@
+"""A source for pydantic-settings: a Settings class takes its fields from `kms.secrets`.
+
+Needs the extra `pydantic-settings`::
+
+    class Settings(BaseSettings):
+        database_url: PostgresDsn
+
+        @classmethod
+        def settings_customise_sources(cls, settings_cls, init_settings, **_):
+            return init_settings, SentraSettingsSource(settings_cls, kms)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_args
+
+try:
+    from pydantic import ValidationError
+    from pydantic_core import InitErrorDetails, PydanticCustomError
+    from pydantic_core.core_schema import ErrorType
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] not in {
+        "pydantic",
+        "pydantic_core",
+        "pydantic_settings",
+    }:
+        raise
+    raise ModuleNotFoundError(
+        'sentra_kms.contrib.pydantic_settings needs pydantic-settings: pip install "sentra-kms'
+        '[pydantic-settings]"',
+        name=_error.name,
+    ) from None
+
+from sentra_kms.redaction import Masker
+from sentra_kms.secrets.manager import SecretManager
+
+if TYPE_CHECKING:
+    from sentra_kms.runtime import KMS
+
+_HIDDEN = "(a secret, not shown)"
+_OF_THE_INPUT = {"assertion_error", "union_tag_invalid", "uuid_parsing", "value_error"}
+_PLAIN_TYPES = frozenset(get_args(ErrorType)) - _OF_THE_INPUT
+"""Errors whose text is pydantic's own and holds nothing of the value."""
+
+
+class SentraSettingsSource(EnvSettingsSource):
+    """Fields from declared secrets, found by name as environment variables are.
+
+    So a field `database_url` is the secret `DATABASE_URL`; `env_prefix`, aliases, `case_sensitive`
+    and, for nested models, `env_nested_delimiter` or a secret that is JSON work as they do for
+    variables. Only the secrets that fields name are fetched, together. One that is declared and
+    cannot be had is the error of `SecretManager.get`: no default takes its place.
+
+    A `ValidationError` of the settings class holds no value, neither in its message nor in
+    `.errors()`: each `input` is hidden, and so is the text of validators' own errors.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], kms: KMS | SecretManager) -> None:
+        self._secrets = kms if isinstance(kms, SecretManager) else kms.secrets
+        super().__init__(settings_cls)
+        _guard(settings_cls, self._secrets)
+
+    def __repr__(self) -> str:
+        return f"SentraSettingsSource({self.settings_cls.__name__})"
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the fields' values."""
+        try:
+            return super().__call__()
+        except SettingsError as error:
+            failure = str(error)
+        # Anew: its cause is a JSON error, which holds the whole value.
+        raise SettingsError(failure)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        names = {
+            name if self.case_sensitive else name.lower(): name for name in self._secrets.names()
+        }
+        wanted = [
+            wanted
+            for field_name, field in self.settings_cls.model_fields.items()
+            for _, wanted, _ in self._extract_field_info(field, field_name)
+        ]
+        used = {
+            key: name
+            for key, name in names.items()
+            if any(
+                key == each
+                or (self.env_nested_delimiter and key.startswith(each + self.env_nested_delimiter))
+                for each in wanted
+            )
+        }
+        self._secrets.get_many(used.values())
+        return _Values(self._secrets, used)
+
+
+class _Values(Mapping[str, str | None]):
+    """Values by the names that pydantic-settings looks for; fetched when read, shown never."""
+
+    def __init__(self, secrets: SecretManager, names: dict[str, str]) -> None:
+        self._secrets = secrets
+        self._names = names
+
+    def __getitem__(self, key: str) -> str:
+        return self._secrets.get(self._names[key]).reveal()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"_Values({', '.join(self._names)})"
+
+
+class _Guarded:
+    """A settings class's validator whose errors hold no value."""
+
+    def __init__(self, validator: Any, secrets: SecretManager) -> None:  # noqa: ANN401
+        self._validator = validator
+        self._secrets = secrets
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        found = getattr(self._validator, name)
+        if not name.startswith("validate_"):
+            return found
+
+        def validate(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+            try:
+                return found(*arguments, **options)
+            except ValidationError as error:
+                failure = _without_values(error, self._secrets)
+            del arguments, options  # this frame is in the traceback
+            raise failure
+
+        return validate
+
+
+def _guard(settings_cls: type[BaseSettings], secrets: SecretManager) -> None:
+    """Put a guard around a class's validator, which is the only place that sees every error."""
+    validator: object = settings_cls.__pydantic_validator__
+    if isinstance(validator, _Guarded):
+        validator = validator._validator  # noqa: SLF001 - one of our own
+    setattr(settings_cls, "__pydantic_validator__", _Guarded(validator, secrets))  # noqa: B010
+
+
+def _without_values(error: ValidationError, secrets: SecretManager) -> ValidationError:
+    masker = Masker(secret.reveal_bytes() for secret in secrets.live())
+    details: list[InitErrorDetails] = []
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        text = masker.text(each["msg"])
+        if each["type"] not in _PLAIN_TYPES:
+            text = "A validator refused the value; its text is not shown, as it may hold the value"
+        # The type and text are data here: no literal could be known beforehand.
+        told = PydanticCustomError(each["type"], text)
+        details.append(InitErrorDetails(type=told, loc=each["loc"], input=_HIDDEN))
+    return ValidationError.from_exception_data(error.title, details)

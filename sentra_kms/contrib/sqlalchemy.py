@@ -1,0 +1,148 @@
+"""SQLAlchemy engines whose password may rotate under them.
+
+Needs the extra `sqlalchemy`, and the driver that the URL names::
+
+    engine = rotating_engine(kms, "DATABASE_URL", pool_size=10)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+try:
+    from sqlalchemy import URL, create_engine, event, make_url
+    from sqlalchemy.engine import Dialect, Engine
+    from sqlalchemy.exc import ArgumentError, DisconnectionError
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] != "sqlalchemy":
+        raise
+    raise ModuleNotFoundError(
+        'sentra_kms.contrib.sqlalchemy needs SQLAlchemy: pip install "sentra-kms[sqlalchemy]"',
+        name="sqlalchemy",
+    ) from None
+
+from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput
+from sentra_kms.material import Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from sentra_kms.runtime import KMS
+    from sentra_kms.secrets.manager import SecretManager
+
+_USED = "sentra_kms.secret"
+
+
+def rotating_engine(kms: KMS, secret: str, **options: Any) -> Engine:  # noqa: ANN401
+    """Return an engine whose connections are made with the URL that `secret` holds at the time.
+
+    When a connection is refused, the secret's source is asked again, and if the value is another
+    one the connection is made with it. Connections in the pool that were made with an earlier
+    value are replaced when they are next taken out. `options` are those of
+    `sqlalchemy.create_engine`; `pool_pre_ping` is on unless they say otherwise, so that sessions
+    which the server ended are replaced, too. The engine's own URL has neither user nor password.
+
+    Fetches the secret once, to know the dialect. Raises as `SecretManager.get`, and
+    `MalformedInput` if the value is no database URL.
+    """
+    logins = _Logins(kms.secrets, secret)
+    first = logins.url(kms.secrets.get(secret))
+    options.setdefault("pool_pre_ping", True)
+    engine = create_engine(_without_login(first), **options)
+    logins.drivername = first.drivername
+    logins.defaults = engine.dialect.create_connect_args(_without_login(first))[1]
+    event.listen(engine, "do_connect", logins.connect)
+    event.listen(engine, "checkout", logins.check_out)
+    return engine
+
+
+class _Logins:
+    """Makes an engine's connections, and knows with which value each was made."""
+
+    def __init__(self, secrets: SecretManager, secret: str) -> None:
+        self._secrets = secrets
+        self._secret = secret
+        self.drivername: str | None = None
+        self.defaults: Mapping[str, Any] = {}
+
+    def url(self, value: Secret) -> URL:
+        """Parse the secret's value."""
+        with suppress(ArgumentError, ValueError):  # which may quote it
+            found = make_url(value.reveal())
+            if self.drivername in {None, found.drivername}:
+                return found
+            raise ConfigurationError(
+                f"{self._secret} now names another database driver: make a new engine"
+            )
+        raise MalformedInput(
+            f"{self._secret} holds no database URL: dialect://user:password@host/db"
+        )
+
+    def connect(
+        self,
+        dialect: Dialect,
+        record: ConnectionPoolEntry,
+        arguments: tuple[Any, ...],
+        parameters: dict[str, Any],
+    ) -> Any:  # noqa: ANN401
+        """Connect with the value that is held, or else with the one that the source has now."""
+        # What `connect_args` said goes before what the URL says.
+        own = {k: v for k, v in parameters.items() if self.defaults.get(k, self) != v}
+        used = self._secrets.get(self._secret)
+        failure = self._try(dialect, record, used, own)
+        if not isinstance(failure, Exception):
+            return failure
+        with suppress(KMSError):  # then what the database said is what matters
+            new = self._secrets.refresh(self._secret)
+            if new != used:
+                failure = self._try(dialect, record, new, own)
+        if not isinstance(failure, Exception):
+            return failure
+        raise failure
+
+    def check_out(self, connection: object, record: ConnectionPoolEntry, proxy: object) -> None:
+        """Have a connection replaced that was made with an earlier value."""
+        used: object = record.record_info.get(_USED) if record.record_info else None
+        with suppress(KMSError):  # in an outage a connection that works is better than none
+            current = self._secrets.get(self._secret)
+            if used is current or used == current:
+                return
+            raise DisconnectionError("the secret has changed since this connection was made")
+
+    def _try(
+        self, dialect: Dialect, record: ConnectionPoolEntry, value: Secret, own: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        """Return a connection, or the driver's error made anew.
+
+        Its own frames and attributes hold the password.
+        """
+        arguments, parameters = dialect.create_connect_args(self.url(value))
+        try:
+            made = dialect.connect(*arguments, **{**parameters, **own})
+        except dialect.loaded_dbapi.Error as error:
+            failure = _afresh(error, dialect)
+        else:
+            if record.record_info is not None:
+                record.record_info[_USED] = value
+            return made
+        return failure
+
+
+def _without_login(url: URL) -> URL:
+    return URL.create(
+        url.drivername, host=url.host, port=url.port, database=url.database, query=url.query
+    )
+
+
+def _afresh(error: Exception, dialect: Dialect) -> Exception:
+    """Return an error of the same class that says the same and refers to nothing.
+
+    psycopg's, for one, refers to the connection's parameters.
+    """
+    texts = [each for each in error.args if isinstance(each, (str, int))]
+    with suppress(Exception):  # whatever a driver's class asks of its arguments
+        return type(error)(*texts)
+    made: Exception = dialect.loaded_dbapi.OperationalError(*texts)
+    return made

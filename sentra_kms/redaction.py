@@ -1,0 +1,222 @@
+"""Masking secret values in text and bytes: in log records, and in what a child process writes.
+
+A value is found as it is and in the forms in which it slips out: URL-quoted, in base64, escaped as
+in JSON or `repr`. Values of fewer than 4 bytes are not masked: they stand in any text by chance.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+from sentra_kms.material import Secret
+
+MASK = "***"
+SHORTEST = 4  # bytes
+
+
+class Masker:
+    """Replaces every occurrence of the values by a mask, those that overlap by one.
+
+    >>> Masker([b"hunter2"]).text("password=hunter2&again=%68unter2")
+    'password=***&again=%68unter2'
+    """
+
+    def __init__(self, values: Iterable[bytes]) -> None:
+        forms = {form for value in values for form in _forms(value)}
+        # The longest first: where several begin, what is left to look for is soon passed over.
+        self._forms = sorted(forms, key=len, reverse=True)
+        self.longest: int = len(self._forms[0]) if self._forms else 0
+
+    def text(self, text: str) -> str:
+        """Mask text."""
+        raw = text.encode("utf-8", "surrogatepass")
+        masked = self.masked(raw)
+        return text if masked == raw else masked.decode("utf-8", "replace")
+
+    def masked(self, data: bytes) -> bytes:
+        """Mask bytes."""
+        return self._mask(data, len(data), 0)[0]
+
+    def split(self, data: bytes, covered: int) -> tuple[bytes, bytes, int]:
+        """Mask what can be told of a stream so far; keep the end that may begin a value.
+
+        Returns what can be told, what is kept, and how many bytes at the latter's beginning a
+        mask that was told stands for already; `covered` is that number of the call before.
+        """
+        return self._mask(data, self._boundary(data), covered)
+
+    def _boundary(self, data: bytes) -> int:
+        """Return where the longest end of `data` begins that begins a form and is not all of it."""
+        boundary = len(data)
+        for form in self._forms:
+            start = max(0, len(data) - len(form) + 1)
+            at = data.find(form[:1], start, boundary)
+            while at >= 0:
+                if form.startswith(data[at : at + 32]) and form.startswith(data[at:]):
+                    boundary = at
+                    break
+                at = data.find(form[:1], at + 1, boundary)
+        return boundary
+
+    def _mask(self, data: bytes, end: int, covered: int) -> tuple[bytes, bytes, int]:
+        spans = [(0, covered)] if covered else []
+        for form in self._forms:
+            at = data.find(form)
+            while at >= 0:
+                spans.append((at, at + len(form)))
+                at = data.find(form, at + 1)
+        pieces: list[bytes] = []
+        done = 0
+        for first, last in _merged(spans):
+            if first >= end:
+                break
+            pieces.append(data[done:first])
+            if first or not covered:
+                pieces.append(MASK.encode("ascii"))
+            done = last
+        pieces.append(data[done:end])
+        return b"".join(pieces), data[end:], max(0, done - end)
+
+
+class StreamMasker:
+    """Masks a stream that comes in pieces, however a value is split over them.
+
+    >>> stream = StreamMasker(Masker([b"hunter2"]))
+    >>> stream.feed(b"x=hun"), stream.feed(b"ter2."), stream.end()
+    (b'x=', b'***.', b'')
+    """
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._kept = b""
+        self._covered = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a piece, and return what can be told of all so far."""
+        told, self._kept, self._covered = self._masker.split(self._kept + data, self._covered)
+        return told
+
+    def end(self) -> bytes:
+        """Return what was kept back, now that nothing more comes."""
+        told = self._masker.masked(self._kept[self._covered :])
+        self._kept, self._covered = b"", 0
+        return told
+
+
+class RedactionFilter(logging.Filter):
+    """Masks the live values in records: messages, arguments, exceptions, tracebacks, extras.
+
+    `live` gives the values of the moment. Add it to handlers, since a logger's own filter does not
+    see the records of the loggers below it. A record is masked in place, so every later handler
+    gets it masked; its `exc_info` becomes text, as a traceback's frames cannot be masked.
+    """
+
+    def __init__(self, live: Callable[[], Iterable[Secret]]) -> None:
+        super().__init__()
+        self._live = live
+        self._of: frozenset[int] = frozenset()
+        self._values: list[Secret] = []
+        self._masker = Masker(())
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask a record, and let it pass."""
+        masker = self._current()
+        if not masker.longest:
+            return True
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit, or whose __str__ raises
+            message = f"{record.msg} (its arguments do not fit it, and are not shown)"
+        record.msg, record.args = masker.text(message), None
+        if record.exc_info and record.exc_info[1] is not None:
+            told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            record.exc_text = record.exc_text or told
+        record.exc_info = None
+        if record.exc_text:
+            record.exc_text = masker.text(record.exc_text)
+        if record.stack_info:
+            record.stack_info = masker.text(record.stack_info)
+        for name, value in record.__dict__.items():
+            if name not in _OWN and not isinstance(value, (bool, int, float, type(None))):
+                record.__dict__[name] = _extra(value, masker)
+        return True
+
+    def _current(self) -> Masker:
+        values = list(self._live())
+        ids = frozenset(map(id, values))
+        if ids != self._of:
+            # The values are held on to, so that their ids stay theirs.
+            self._masker = Masker(value.reveal_bytes() for value in values)
+            self._of, self._values = ids, values
+        return self._masker
+
+
+_OWN = frozenset(vars(logging.makeLogRecord({})))
+
+
+def _extra(value: object, masker: Masker) -> object:
+    if isinstance(value, str):
+        return masker.text(value)
+    if isinstance(value, bytes):
+        return masker.masked(value)
+    shown = repr(value)
+    masked = masker.text(shown)
+    return value if masked == shown else masked
+
+
+def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield spans in order, those that overlap as one."""
+    spans.sort()
+    begin = end = -1
+    for first, last in spans:
+        if first >= end:
+            if end >= 0:
+                yield begin, end
+            begin, end = first, last
+        else:
+            end = max(end, last)
+    if end >= 0:
+        yield begin, end
+
+
+def _forms(value: bytes) -> Iterator[bytes]:
+    """Yield a value in its forms, those of fewer than 4 bytes left out."""
+    for form in _all_forms(value):
+        if len(form) >= SHORTEST:
+            yield form
+
+
+def _all_forms(value: bytes) -> Iterator[bytes]:
+    if len(value) < SHORTEST:
+        return
+    yield value
+    for quoted in (quote(value, safe=""), quote(value), quote_plus(value)):
+        yield quoted.encode("ascii")
+        yield _lower_escapes(quoted).encode("ascii")
+    yield repr(value)[2:-1].encode("ascii")
+    yield value.hex().encode("ascii")
+    yield value.hex().upper().encode("ascii")
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for offset in range(3):
+            # At each of the three places in a group, without what its neighbours make of it.
+            encoded = encode(bytes(offset) + value)
+            ending = -4 if (offset + len(value)) % 3 else len(encoded)
+            yield encoded[4 if offset else 0 : ending]
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return
+    for escaped in (json.dumps(text), json.dumps(text, ensure_ascii=False), repr(text)):
+        yield escaped[1:-1].encode("utf-8", "surrogatepass")
+    yield ascii(text)[1:-1].encode("ascii")
+
+
+def _lower_escapes(quoted: str) -> str:
+    """Write the hex digits of percent-encoding small, as some libraries do."""
+    pieces = quoted.split("%")
+    return pieces[0] + "".join(f"%{piece[:2].lower()}{piece[2:]}" for piece in pieces[1:])

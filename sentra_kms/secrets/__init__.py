@@ -1,0 +1,1 @@
+"""Secrets by reference: declared, fetched, composed, cached, watched."""

@@ -1,0 +1,351 @@
+"""Fetched documents, kept for a bounded time and in bounded number.
+
+A document is what one reference without its field names, options and all: no two references that
+differ in anything else share one. Of one document there is one fetch at a time, and whoever waited
+for it takes its outcome, an error too. In an outage values are used up to a hard maximum.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import count
+
+from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, Throttled, afresh
+from sentra_kms.forks import tell_after_fork
+from sentra_kms.hooktypes import SecretValue
+from sentra_kms.reference import Reference
+from sentra_kms.secrets.fetch import (
+    Batch,
+    Bound,
+    Outcome,
+    batch_of,
+    fetch_document,
+    in_one_call,
+    side_by_side,
+)
+
+DEFAULT_TTL = 300.0  # seconds for which a value is used before its source is asked again
+NEGATIVE_TTL = 10.0  # seconds for which what was not found is not looked for again
+RETRY_AFTER = 5.0  # seconds between looks at a source that failed
+MAX_PAUSE = 60.0  # seconds for which a source that asks for fewer calls is left alone at most
+MAX_DOCUMENTS = 1000
+MAX_BACKGROUND = 8  # renewals in the background at a time
+_JITTER = 0.1  # of a TTL, taken off
+
+Spawn = Callable[[Callable[[], None]], None]
+"""Runs a renewal in the background."""
+
+
+class Held:
+    """A document as it was fetched, or that it was not found. Times are monotonic seconds."""
+
+    __slots__ = ("failing", "failure", "fresh_until", "hard_until", "value")
+
+    def __init__(
+        self, value: SecretValue | None, failure: KMSError | None, fresh: float, hard: float
+    ) -> None:
+        self.value: SecretValue | None = value
+        self.failure: KMSError | None = failure
+        self.fresh_until: float = fresh
+        self.hard_until: float = hard
+        self.failing: bool = False  # the last look failed, and the value is from an earlier one
+
+
+class _Slot:
+    """One document's lock and what the last look came to; `begun` and `ended` count looks."""
+
+    __slots__ = ("begun", "ended", "failure", "held", "lock", "quiet_until", "renewing")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.held: Held | None = None
+        self.failure: KMSError | None = None
+        self.begun = -1
+        self.ended = -1
+        self.quiet_until = float("-inf")
+        self.renewing = False
+
+
+class Documents:
+    """Documents by reference. `now` is monotonic, `clock` seconds since the epoch.
+
+    `ttls` has the time in seconds of documents that have one of their own; `generation` changes
+    whenever a document does.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        max_stale: float,
+        ttls: Mapping[Reference, float],
+        spawn: Spawn | None = None,
+    ) -> None:
+        self.generation: int = 0
+        self._bound = bound
+        self._now = now
+        self._clock = clock
+        self._max_stale = max_stale
+        self._ttls = ttls
+        self._spawn = spawn or _in_thread
+        self._ticks = count()
+        self._slots: dict[Reference, _Slot] = {}
+        self._closed = False
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace locks that other threads may have held when this child was forked."""
+        self._lock = threading.Lock()
+        self._background = 0
+        for slot in self._slots.values():
+            slot.lock = threading.Lock()
+            slot.renewing = False
+        self.generation += 1
+
+    def adopt(self, max_stale: float, ttls: Mapping[Reference, float]) -> None:
+        """Hold documents by other times from the next look on."""
+        self._max_stale, self._ttls = max_stale, ttls
+        self.generation += 1
+
+    def get(self, document: Reference) -> Held:
+        """Return a document that may be used now, asking its source if that is due.
+
+        Raises the source's error, but not a passing one while the value is not too old.
+        """
+        slot = self._slot(document)
+        found = self._usable(document, slot)
+        if found is not None:
+            return found
+        asked = next(self._ticks)
+        with slot.lock:
+            if slot.ended > asked:
+                return self._outcome(slot)  # of a look that ended while this one waited
+            if self._now() < slot.quiet_until and slot.failure is not None:
+                raise afresh(slot.failure)
+            self._look(document, slot)
+            return self._outcome(slot)
+
+    def get_many(self, documents: Sequence[Reference]) -> dict[Reference, Held | KMSError]:
+        """Ask for all that is due, together; return what that came to."""
+        found: dict[Reference, Held | KMSError] = {}
+        due = [d for d in dict.fromkeys(documents) if self._usable(d, self._slot(d)) is None]
+        groups: defaultdict[str, list[Reference]] = defaultdict(list)
+        for document in due:
+            groups[document.backend].append(document)
+        work: list[Callable[[], None]] = []
+        for name, group in groups.items():
+            batch = batch_of(self._bound, name) if len(group) > 1 else None
+            if batch is None:
+                work += [partial(self._try, document, found) for document in group]
+            else:
+                work.append(partial(self._look_at_many, batch, group, found))
+        side_by_side(work)
+        return found
+
+    def _try(self, document: Reference, found: dict[Reference, Held | KMSError]) -> None:
+        try:
+            found[document] = self.get(document)
+        except KMSError as error:
+            found[document] = afresh(error)
+
+    def _look_at_many(
+        self,
+        batch: Batch,
+        documents: Sequence[Reference],
+        found: dict[Reference, Held | KMSError],
+    ) -> None:
+        asked = next(self._ticks)
+        with ExitStack() as locks:
+            slots: list[tuple[Reference, _Slot]] = []
+            every: list[tuple[Reference, _Slot]] = []
+            for document in sorted(documents):  # in one order: no two calls wait for each other
+                slot = self._slot(document)
+                locks.enter_context(slot.lock)
+                every.append((document, slot))
+                if slot.ended < asked and self._now() >= slot.quiet_until:
+                    slots.append((document, slot))
+            begun = next(self._ticks)
+            outcomes = in_one_call(batch, [document for document, _ in slots]) if slots else []
+            for (document, slot), outcome in zip(slots, outcomes, strict=True):
+                slot.begun = begun
+                self._take(document, slot, outcome)
+            for document, slot in every:
+                try:
+                    found[document] = self._outcome(slot)
+                except KMSError as error:
+                    found[document] = afresh(error)
+
+    def renew(self, document: Reference) -> Held:
+        """Ask the source now, whatever is held; threads that ask at once share one look.
+
+        That look begins after each of them asked. Raises the source's error, also one that passes.
+        """
+        slot = self._slot(document)
+        asked = next(self._ticks)
+        with slot.lock:
+            if slot.begun < asked:
+                self._look(document, slot)
+            if slot.failure is not None:
+                raise afresh(slot.failure)
+            return self._outcome(slot)
+
+    def is_current(self, document: Reference, held: Held) -> bool:
+        """Whether this is what is held of a document now."""
+        slot = self._slots.get(document)
+        return slot is not None and slot.held is held
+
+    def doubt(self, document: Reference) -> None:
+        """Have a document that turned out useless looked at again soon."""
+        held = self._slot(document).held
+        if held is not None:
+            held.fresh_until = min(held.fresh_until, self._now() + RETRY_AFTER)
+
+    def expire(self) -> None:
+        """Make everything due; what was not found, and pauses after failures, are forgotten."""
+        for slot in list(self._slots.values()):
+            slot.quiet_until = float("-inf")
+            held = slot.held
+            if held is not None and held.value is None:
+                slot.held = None
+            elif held is not None:
+                held.fresh_until = min(held.fresh_until, self._now())
+        self.generation += 1
+
+    def values(self) -> list[SecretValue]:
+        """Return what is held."""
+        found = [slot.held for slot in list(self._slots.values())]
+        return [held.value for held in found if held is not None and held.value is not None]
+
+    def close(self) -> None:
+        """Forget everything, and hold nothing from now on."""
+        with self._lock:
+            self._closed = True
+            self._slots.clear()
+            self.generation += 1
+
+    def _slot(self, document: Reference) -> _Slot:
+        slot = self._slots.get(document)
+        if slot is not None:
+            return slot
+        with self._lock:
+            slot = self._slots.get(document) or _Slot()
+            if not self._closed:
+                self._slots[document] = slot
+                while len(self._slots) > MAX_DOCUMENTS:  # what was first asked for longest ago
+                    del self._slots[next(iter(self._slots))]
+            return slot
+
+    def _usable(self, document: Reference, slot: _Slot) -> Held | None:
+        """Return what is held if it may be used; renew it behind its user's back if it is due."""
+        held, now = slot.held, self._now()
+        if held is None or now >= held.hard_until:
+            return None
+        if now < held.fresh_until:
+            return held
+        ttl = self._ttl(document)
+        if held.value is None or not (held.failing or now < held.fresh_until + ttl):
+            return None  # one that was not looked at for long may be wrong, and is waited for
+        self._renew_behind(document, slot)
+        return slot.held if slot.held is not None and now < slot.held.hard_until else None
+
+    def _renew_behind(self, document: Reference, slot: _Slot) -> None:
+        with self._lock:
+            if slot.renewing or self._background >= MAX_BACKGROUND:
+                return
+            if self._now() < slot.quiet_until:
+                return
+            slot.renewing = True
+            self._background += 1
+
+        def renew() -> None:
+            try:
+                with slot.lock:
+                    self._look(document, slot)
+            finally:
+                with self._lock:
+                    slot.renewing = False
+                    self._background = max(0, self._background - 1)
+
+        try:
+            self._spawn(renew)
+        except RuntimeError:  # no thread can be started: at the interpreter's end
+            with self._lock:
+                slot.renewing = False
+                self._background = max(0, self._background - 1)
+
+    def _look(self, document: Reference, slot: _Slot) -> None:
+        slot.begun = next(self._ticks)
+        try:
+            outcome: Outcome = fetch_document(self._bound, document)
+        except KMSError as error:
+            outcome = afresh(error)
+        self._take(document, slot, outcome)
+
+    def _take(self, document: Reference, slot: _Slot, outcome: Outcome) -> None:
+        now = self._now()
+        before = slot.held
+        slot.ended = next(self._ticks)
+        slot.failure = None
+        if isinstance(outcome, SecretValue):
+            fresh, hard = self._times(document, outcome, now)
+            slot.held = Held(outcome, None, fresh, hard)
+            slot.quiet_until = float("-inf")
+        else:
+            slot.failure = outcome
+            pause = RETRY_AFTER if before is not None and before.value is not None else 0.0
+            if isinstance(outcome, Throttled) and outcome.retry_after is not None:
+                pause = max(pause, min(MAX_PAUSE, outcome.retry_after))
+            slot.quiet_until = now + pause
+            if isinstance(outcome, SecretNotFound):
+                slot.held = Held(None, outcome, now + NEGATIVE_TTL, now + NEGATIVE_TTL)
+                slot.quiet_until = float("-inf")
+            elif _passes(outcome) and before is not None and before.value is not None:
+                before.failing = True
+                before.fresh_until = min(before.hard_until, now + self._jittered(RETRY_AFTER))
+            else:
+                slot.held = None
+        if slot.held is not before and not (
+            before is not None and slot.held is not None and before.value == slot.held.value
+        ):
+            self.generation += 1
+
+    def _outcome(self, slot: _Slot) -> Held:
+        held = slot.held
+        if held is not None and self._now() < held.hard_until:
+            return held
+        if slot.failure is not None:
+            raise afresh(slot.failure)
+        if held is not None:  # fetched this moment, and expired by its own account
+            return held
+        raise MalformedInput("this secret was dropped while it was fetched: ask again")
+
+    def _times(self, document: Reference, found: SecretValue, now: float) -> tuple[float, float]:
+        ttl = self._ttl(document)
+        fresh, hard = now + self._jittered(ttl), now + max(ttl, self._max_stale)
+        if found.expires is not None:
+            left = now + found.expires.timestamp() - self._clock()
+            fresh, hard = min(fresh, left), min(hard, left)
+        return fresh, hard
+
+    def _ttl(self, document: Reference) -> float:
+        return self._ttls.get(document, DEFAULT_TTL)
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * (1 - _JITTER * int.from_bytes(os.urandom(2), "big") / 0xFFFF)
+
+
+def _passes(error: KMSError) -> bool:
+    """Whether a value is used on for a while after this error: nobody said that it is wrong."""
+    return error.retryable or isinstance(error, MalformedInput)
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="sentra-kms-secrets", daemon=True).start()

@@ -1,0 +1,112 @@
+"""From references to what their sources hold now; nothing is kept here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from datetime import datetime
+from functools import partial
+from typing import cast
+
+from sentra_kms.binding import Binding
+from sentra_kms.errors import KMSError, MalformedInput, PluginError, afresh
+from sentra_kms.hooktypes import SecretRequest, SecretValue
+from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import Reference
+from sentra_kms.secrets.transforms import pick_field
+
+MAX_SECRET = 1024 * 1024  # bytes, of a whole document
+MAX_AT_ONCE = 8  # documents that one call fetches at a time
+
+Bound = Callable[[str], Binding]
+"""From a backend's name to the backend in use; raises `ConfigurationError` for one that is not."""
+
+Outcome = SecretValue | KMSError
+"""What fetching one of several documents came to."""
+
+
+def fetch_value(bound: Bound, reference: Reference) -> KeyMaterial:
+    """Return a reference's bytes, its field picked out; the source is asked each time."""
+    found = fetch_document(bound, reference.document)
+    return pick_field(found.data, reference) if reference.keys else found.data
+
+
+def fetch_document(bound: Bound, document: Reference) -> SecretValue:
+    """Fetch a document, a reference without a field; raises what the backend does."""
+    return _checked(bound(document.backend).fetch_secret(SecretRequest(document)), document)
+
+
+Batch = Callable[[list[SecretRequest]], Sequence[Outcome]]
+
+
+def batch_of(bound: Bound, name: str) -> Batch | None:
+    """Return a backend's way to fetch several secrets in one call, `None` if it has none.
+
+    The one place that knows of it: a binding has `fetch_secrets` once the hook is there.
+    """
+    try:
+        binding = bound(name)
+    except KMSError:
+        return None  # told for each of them when it is fetched
+    if "fetch_secrets" not in binding.operations:
+        return None
+    return cast("Batch | None", getattr(binding, "fetch_secrets", None))
+
+
+def in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:
+    """Fetch documents of one backend in one call; an error is one document's, or all theirs."""
+    try:
+        answers = batch([SecretRequest(document) for document in documents])
+    except KMSError as error:
+        return [afresh(error) for _ in documents]
+    return [
+        answer if isinstance(answer, KMSError) else _attempt(partial(_checked, answer, document))
+        for answer, document in zip(answers, documents, strict=True)
+    ]
+
+
+def side_by_side(work: Sequence[Callable[[], None]]) -> None:
+    """Do several pieces of work, some at a time; each raises nothing."""
+    left = iter(work)  # next() of a list's iterator is safe among threads
+
+    def do() -> None:
+        for each in left:
+            each()
+
+    # Threads of our own, as a pool's module takes 10 ms to import; this thread works, too. Each in
+    # a copy of this context, so that events name who is acting here.
+    threads = [
+        threading.Thread(target=copy_context().run, args=[do], name="sentra-kms-fetch", daemon=True)
+        for _ in range(min(MAX_AT_ONCE, len(work)) - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    do()
+    for thread in threads:
+        thread.join()
+
+
+def _attempt(fetch: Callable[[], SecretValue]) -> Outcome:
+    try:
+        return fetch()
+    except KMSError as error:
+        return afresh(error)
+
+
+def _checked(found: SecretValue, document: Reference) -> SecretValue:
+    """Hold an answer to the rules that the boundary does not check."""
+    for name in ("expires", "created"):
+        time: object = getattr(found, name)
+        if time is not None and not (isinstance(time, datetime) and time.tzinfo is not None):
+            raise PluginError(
+                f"backend '{document.backend}' answered fetch_secret with a SecretValue whose "
+                f"{name} is no aware datetime",
+                backend=document.backend,
+                subject=str(document),
+            )
+    if len(found.data.reveal()) > MAX_SECRET:
+        raise MalformedInput(
+            f"{document} holds more than {MAX_SECRET} bytes: not a secret", subject=str(document)
+        )
+    return found

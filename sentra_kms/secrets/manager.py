@@ -1,0 +1,378 @@
+"""`kms.secrets`: secrets by name or reference."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, afresh
+from sentra_kms.forks import tell_after_fork
+from sentra_kms.material import Secret
+from sentra_kms.reference import Reference
+from sentra_kms.secrets.compose import Composed, Snapshot, compose
+from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
+from sentra_kms.secrets.fetch import Bound
+from sentra_kms.settings import SecretEntry, SecretSource
+
+if TYPE_CHECKING:
+    import logging
+
+    from sentra_kms.redaction import RedactionFilter
+    from sentra_kms.secrets.aio import AsyncSecrets
+    from sentra_kms.secrets.environ import SecretEnviron
+    from sentra_kms.secrets.watch import Watch
+
+DEFAULT_MAX_STALE = 3600.0  # seconds
+MAX_VIEWS = 1000  # names and references whose values are held
+
+
+class _View:
+    """A composed value and how long it may be used without a look, in monotonic seconds."""
+
+    __slots__ = ("created", "fresh_until", "generation", "hard_until", "secret")
+
+    def __init__(self, made: Composed, generation: int, fresh: float, hard: float) -> None:
+        self.secret: Secret = made.secret
+        self.created: datetime | None = made.created
+        self.generation: int = generation
+        self.fresh_until: float = fresh
+        self.hard_until: float = hard
+
+
+class SecretManager:
+    """Secrets by name or reference. Safe to use from many threads and after a fork.
+
+    `entries` are the declared ones, by name. `now` is a monotonic clock, `clock` gives seconds
+    since the epoch; `max_stale` is how old a value may get in an outage, in seconds. `where` says
+    in errors where names are declared.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        entries: Mapping[str, SecretEntry],
+        *,
+        max_stale: float = DEFAULT_MAX_STALE,
+        clock: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
+        spawn: Spawn | None = None,
+        where: str = "[secrets]",
+    ) -> None:
+        self._bound = bound
+        self._entries = entries
+        self._now = now
+        self._max_stale = max_stale
+        self._where = where
+        self._documents = Documents(
+            bound, now=now, clock=clock, max_stale=max_stale, ttls=_ttls(entries), spawn=spawn
+        )
+        self._views: dict[str, _View] = {}
+        self._previous: dict[str, tuple[Secret, float]] = {}
+        self._watches: list[Watch] = []
+        self._aio: AsyncSecrets | None = None
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start the child with locks of its own, and its watches anew at the next look."""
+        self._lock = threading.Lock()
+        self._asleep = bool(self._watches)
+
+    def __repr__(self) -> str:
+        return f"SecretManager({', '.join(self.names())})"
+
+    @property
+    def aio(self) -> AsyncSecrets:
+        """The same for `asyncio`."""
+        if self._aio is None:
+            from sentra_kms.secrets.aio import AsyncSecrets
+
+            self._aio = AsyncSecrets(self)
+        return self._aio
+
+    def adopt(self, entries: Mapping[str, SecretEntry], max_stale: float) -> None:
+        """Go on by other declarations; what is held of sources stays for as long as it may."""
+        self._entries, self._max_stale = entries, max_stale
+        self._documents.adopt(max_stale, _ttls(entries))
+        self._views.clear()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the declared secrets, sorted."""
+        return tuple(sorted(self._entries))
+
+    def get(self, secret: str) -> Secret:
+        """Return a secret, by a declared name or by a reference.
+
+        Its source is asked at most once in its time to live, however many threads ask. Raises
+        `SecretNotFound`, also for a name that is not declared; `MalformedInput` if the value is
+        empty or not of the declared form; and what the source raises, in an outage once the last
+        value is older than `max_stale`.
+        """
+        view = self._views.get(secret)
+        if (
+            view is not None
+            and self._now() < view.fresh_until
+            and view.generation == self._documents.generation
+        ):
+            return view.secret
+        return self._look(secret)
+
+    def get_many(self, secrets: Iterable[str]) -> dict[str, Secret]:
+        """Return several secrets, fetched together, and in one call where a backend can.
+
+        Those that are fields of one document are of one state of it, also while it is rotated.
+        Raises the first error, in the order of the names.
+        """
+        names = list(dict.fromkeys(secrets))
+        held = self._held_together(names)
+        if held is not None:
+            return held
+        entries = {name: self._entry(name) for name in names}
+        self._wake_watches()
+        snapshot = self._snapshot(entries.values())
+        return {name: self._build(name, entry, snapshot) for name, entry in entries.items()}
+
+    def refresh(self, secret: str) -> Secret:
+        """Ask the source now, for example after the secret was not accepted, and return its value.
+
+        Threads that refresh at once share one look, which begins after each of them asked. Raises
+        as `get` does, and what the source raises also in an outage.
+        """
+        entry = self._entry(secret)
+        self._wake_watches()
+        return self._build(secret, entry, Snapshot(self._documents, renew=True), coast=False)
+
+    def previous(self, secret: str) -> Secret | None:
+        """Return the value before the last change that this process saw, else `None`.
+
+        For the time of an overlap, such as a session signed under the earlier value: it is given
+        for `max_stale` after the change was seen.
+        """
+        self._entry(secret)
+        found = self._previous.get(secret)
+        return None if found is None or self._now() >= found[1] else found[0]
+
+    def created(self, secret: str) -> datetime | None:
+        """Return when a secret's version was made, `None` if its source does not tell.
+
+        Of a composed one it is that of its oldest part. Raises as `get` does.
+        """
+        self.get(secret)
+        view = self._views.get(secret)
+        return None if view is None else view.created
+
+    def watch(
+        self,
+        secret: str,
+        callback: Callable[[Secret], object],
+        *,
+        interval: float | None = None,
+        on_error: Callable[[KMSError], object] | None = None,
+    ) -> Watch:
+        """Call `callback` with the new value after each change, until the handle's `stop()`.
+
+        It is called in a thread of this watch alone, one call at a time; while it takes its time
+        no other watch waits, and changes meanwhile are told as one. The source is asked every
+        `interval` seconds (default: the secret's time to live); a change that anything else in
+        this process sees is told at once. Errors are logged, given to `on_error` in the same
+        thread, and the source is asked again; the last good value stays. What the callback raises
+        is logged by its kind. Raises as `get` does, which tells the value to begin from.
+        """
+        from sentra_kms.secrets.watch import Watch
+
+        entry = self._entry(secret)
+        view = self._views.get(secret)
+        seen = self.get(secret) if view is None else view.secret
+        every = interval if interval is not None else entry.ttl or DEFAULT_TTL
+        if not every > 0:
+            raise MalformedInput("a watch asks every so many seconds, more than none")
+        watch = Watch(self, secret, seen, callback, every, on_error)
+        with self._lock:
+            self._watches.append(watch)
+        watch.start()
+        return watch
+
+    def environ(self) -> SecretEnviron:
+        """Return the declared secrets as a mapping of text, for settings modules."""
+        from sentra_kms.secrets.environ import SecretEnviron
+
+        return SecretEnviron(self)
+
+    def redact_logs(self, logger: logging.Logger | None = None) -> RedactionFilter:
+        """Mask every secret that is held in what a logger's handlers write (default: the root's).
+
+        Returns the filter, to be added to handlers that come later.
+        """
+        import logging
+
+        from sentra_kms.redaction import RedactionFilter
+
+        found = RedactionFilter(self.live)
+        for handler in (logger or logging.getLogger()).handlers:
+            handler.addFilter(found)
+        return found
+
+    def live(self) -> list[Secret]:
+        """Return every value that is held, current and previous, for redaction."""
+        values = [view.secret for view in list(self._views.values())]
+        values += [secret for secret, _ in list(self._previous.values())]
+        return values + [Secret(value.data.reveal()) for value in self._documents.values()]
+
+    def held(self, secret: str) -> Secret | None:
+        """Return a value that may be used without a look, `None` if there is none. Never waits."""
+        view = self._views.get(secret)
+        if (
+            view is not None
+            and self._now() < view.fresh_until
+            and view.generation == self._documents.generation
+        ):
+            return view.secret
+        return None
+
+    def expire(self) -> None:
+        """Have everything that is held looked at anew when it is next asked for."""
+        self._documents.expire()
+        for watch in list(self._watches):
+            watch.wake()
+
+    def forget(self, watch: Watch) -> None:
+        """Drop a watch that was stopped."""
+        with self._lock:
+            if watch in self._watches:
+                self._watches.remove(watch)
+
+    def close(self) -> None:
+        """Stop every watch, forget every value, and hold none from now on."""
+        for watch in list(self._watches):
+            watch.stop()
+        if self._aio is not None:
+            self._aio.close()
+        self._documents.close()
+        self._views.clear()
+        self._previous.clear()
+
+    def _look(self, secret: str) -> Secret:
+        entry = self._entry(secret)
+        self._wake_watches()
+        return self._build(secret, entry, self._snapshot([entry]))
+
+    def _snapshot(self, entries: Iterable[SecretEntry]) -> Snapshot:
+        """Ask for what the entries are made of, side by side if it is more than one document."""
+        first = [
+            source.references[0].document for entry in entries for source in entry.parts.values()
+        ]
+        known = self._documents.get_many(first) if len(first) > 1 else None
+        return Snapshot(self._documents, known=known)
+
+    def _entry(self, secret: str) -> SecretEntry:
+        if not isinstance(secret, str):
+            raise MalformedInput(f"a secret's name is text, not {type(secret).__name__}")
+        entry = self._entries.get(secret)
+        if entry is not None:
+            return entry
+        if "://" in secret:
+            reference = Reference(secret)
+            self._bound(reference.backend).require("fetch_secret", f"{reference} is asked for")
+            return SecretEntry({"": SecretSource((reference,))})
+        from difflib import get_close_matches  # only for an error
+
+        close = get_close_matches(secret, list(self._entries), n=1)
+        raise SecretNotFound(
+            f"no secret of this name is declared in {self._where}; there are "
+            + (", ".join(self.names()) or "none")
+            + (f"; did you mean '{close[0]}'?" if close else "")
+        )
+
+    def _build(
+        self, secret: str, entry: SecretEntry, snapshot: Snapshot, *, coast: bool = True
+    ) -> Secret:
+        try:
+            made = compose(secret, entry, snapshot, self._bound)
+        except MalformedInput as error:
+            failure = afresh(error)
+        else:
+            return self._kept(secret, made, snapshot)
+        view, now = self._views.get(secret), self._now()
+        for document in snapshot.seen:
+            self._documents.doubt(document)  # it may be half written: look again soon
+        if not coast or view is None or now >= view.hard_until:
+            raise failure
+        _logger().warning("%s: its new value is not used: %s", secret, failure.message)
+        view.fresh_until = min(view.hard_until, now + RETRY_AFTER)
+        view.generation = self._documents.generation
+        return view.secret
+
+    def _kept(self, secret: str, composed: Composed, snapshot: Snapshot) -> Secret:
+        """Hold a value, unless what it is made of has changed meanwhile; note a change."""
+        made = composed.secret
+        with self._lock:
+            generation = self._documents.generation
+            if not all(self._documents.is_current(d, h) for d, h in snapshot.seen.items()):
+                return made
+            before = self._views.get(secret)
+            changed = before is not None and not _same(before.secret, made)
+            if before is not None and not changed:
+                made = before.secret if before.secret.expires == made.expires else made
+                composed = Composed(made, composed.created)
+            if changed and before is not None:
+                self._previous[secret] = (before.secret, self._now() + self._max_stale)
+            self._views[secret] = _View(
+                composed,
+                generation,
+                min(held.fresh_until for held in snapshot.seen.values()),
+                min(held.hard_until for held in snapshot.seen.values() if held.value is not None),
+            )
+            while len(self._views) > MAX_VIEWS:
+                oldest = next(iter(self._views))
+                del self._views[oldest]
+                self._previous.pop(oldest, None)
+            watches = [watch for watch in self._watches if watch.secret == secret]
+        if changed:
+            for watch in watches:
+                watch.wake()
+        return made
+
+    def _held_together(self, names: list[str]) -> dict[str, Secret] | None:
+        """Return values that are held if all of them are, of one state of all documents."""
+        generation = self._documents.generation
+        found: dict[str, Secret] = {}
+        for name in names:
+            held = self.held(name)
+            if held is None:
+                return None
+            found[name] = held
+        return found if generation == self._documents.generation else None
+
+    def _wake_watches(self) -> None:
+        """Start watches whose threads stayed in the parent when this process was forked."""
+        if not self._asleep:
+            return
+        with self._lock:
+            self._asleep = False
+            for watch in self._watches:
+                watch.start()
+
+
+def _same(one: Secret, other: Secret) -> bool:
+    return one.version == other.version and one == other
+
+
+def _ttls(entries: Mapping[str, SecretEntry]) -> dict[Reference, float]:
+    """Return the time to live of each document: the shortest that a secret made of it has."""
+    found: dict[Reference, float] = {}
+    for entry in entries.values():
+        for source in entry.parts.values():
+            for reference in source.references:
+                ttl = entry.ttl or DEFAULT_TTL
+                document = reference.document
+                found[document] = min(ttl, found.get(document, ttl))
+    return found
+
+
+def _logger() -> logging.Logger:
+    import logging
+
+    return logging.getLogger("sentra_kms.secrets")

@@ -1,0 +1,237 @@
+"""Masking secret values in text, in streams and in log records."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import sys
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentra_kms.material import Secret
+from sentra_kms.redaction import MASK, Masker, RedactionFilter, StreamMasker
+
+VALUE = 'p@ss/w%rd "x"\n\u00fc'
+RAW = VALUE.encode()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        VALUE,
+        quote(VALUE, safe=""),
+        quote(VALUE),
+        quote_plus(VALUE),
+        quote(VALUE, safe="").replace("2F", "2f").replace("0A", "0a").replace("C3%BC", "c3%bc"),
+        json.dumps(VALUE)[1:-1],
+        json.dumps(VALUE, ensure_ascii=False)[1:-1],
+        repr(VALUE)[1:-1],
+        repr(RAW)[2:-1],
+        RAW.hex(),
+        RAW.hex().upper(),
+        *(base64.b64encode(b"ab"[:n] + RAW + b"z").decode()[4 if n else 0 : 28] for n in range(3)),
+        base64.urlsafe_b64encode(RAW).decode(),
+    ],
+)
+def test_forms(form: str) -> None:
+    """A value is masked as it is and in the forms in which it slips out."""
+    masked = Masker([RAW]).text(f"<{form}>")
+    assert masked.startswith("<" + MASK)
+    assert masked.endswith(">")
+    assert len(masked) <= 12
+
+
+def test_other_text_is_left_alone() -> None:
+    """What holds no value is the same object, whatever characters it has."""
+    for text in ("", "nothing", "\ud800", "p@ss/w%r"):
+        assert Masker([RAW]).text(text) is text
+    assert Masker([]).text("x" * 100) == "x" * 100
+    assert Masker([b""]).text("abc") == "abc"
+
+
+def test_short_values_are_not_masked() -> None:
+    """Fewer than 4 bytes stand in any text by chance."""
+    assert Masker([b"abc"]).text("abcabc") == "abcabc"
+    assert Masker([b"abcd"]).text("abcd") == MASK
+
+
+def test_value_inside_another() -> None:
+    """A secret that contains another is masked whole, the other also alone, overlaps whole."""
+    masker = Masker([b"inner", b"the-inner-one", b"one-more"])
+    assert masker.text("<the-inner-one>") == f"<{MASK}>"
+    assert masker.text("<inner>") == f"<{MASK}>"
+    assert masker.text("<the-inner-one-more>") == f"<{MASK}>"
+    assert masker.text("<the-inner-on>") == f"<the-{MASK}-on>"
+
+
+SECRETS = [b"hunter2!", b"ab", b"abab", b"aaaa", b"unter2", b"two\nlines"]
+
+
+@given(
+    st.lists(st.sampled_from([*SECRETS, b"x", b"a", b"b", b"hunt", b"\n", b"er2!"]), max_size=12),
+    st.lists(st.integers(0, 60), max_size=8),
+)
+def test_stream_is_masked_however_it_is_split(pieces: list[bytes], cuts: list[int]) -> None:
+    """A stream in any pieces is masked as the whole is, and nothing of a value comes through."""
+    whole = b"".join(pieces)
+    masker = Masker(SECRETS)
+    expected = masker.masked(whole)
+    stream = StreamMasker(masker)
+    told = b""
+    begin = 0
+    for cut in sorted(cut for cut in cuts if cut <= len(whole)):
+        told += stream.feed(whole[begin:cut])
+        begin = cut
+    told += stream.feed(whole[begin:]) + stream.end()
+    assert told == expected
+    assert not any(secret in told for secret in SECRETS if len(secret) >= 4)
+
+
+@pytest.mark.parametrize("secret", [b"hunter2!", b"aaaa", b"abcabcab"])
+def test_stream_split_at_every_offset(secret: bytes) -> None:
+    """Split at every offset, byte by byte, and twice in a row."""
+    masker = Masker([secret])
+    text = b"<" + secret + b"><" + secret + secret + b">"
+    for size in range(1, len(text) + 1):
+        stream = StreamMasker(masker)
+        told = b"".join(stream.feed(text[at : at + size]) for at in range(0, len(text), size))
+        assert told + stream.end() == masker.masked(text)
+        assert masker.masked(text) in {b"<***><******>", b"<***><***>"}
+
+
+def test_stream_holds_back_only_what_may_begin_a_value() -> None:
+    """A prompt without a newline comes at once."""
+    stream = StreamMasker(Masker([b"hunter2"]))
+    assert stream.feed(b"Password: ") == b"Password: "
+    assert stream.feed(b"h") == b""
+    assert stream.feed(b"i") == b"hi"
+
+
+def test_stream_of_one_repeated_byte_is_told() -> None:
+    """A value that overlaps itself does not make a stream be kept without end."""
+    stream = StreamMasker(Masker([b"aaaa"]))
+    told = b"".join(stream.feed(b"a" * 1000) for _ in range(100))
+    assert len(stream._kept) < 10
+    assert told + stream.end() == b"***"
+
+
+# --- log records -------------------------------------------------------------------------------
+
+
+class Live:
+    """Secrets that change."""
+
+    def __init__(self, *values: bytes) -> None:
+        self.secrets = [Secret(value) for value in values]
+
+    def __call__(self) -> list[Secret]:
+        """Return those of now."""
+        return self.secrets
+
+
+@pytest.fixture
+def log() -> tuple[logging.Logger, io.StringIO, Live]:
+    """Return a logger of this test's own, what its handler writes, and the live secrets."""
+    live, told = Live(RAW, b"hunter2hunter2"), io.StringIO()
+    handler = logging.StreamHandler(told)
+    handler.addFilter(RedactionFilter(live))
+    logger = logging.Logger("test")  # noqa: LOG001 - not in the tree of loggers
+    logger.addHandler(handler)
+    return logger, told, live
+
+
+Log = tuple[logging.Logger, io.StringIO, Live]
+
+
+def test_messages_and_arguments(log: Log) -> None:
+    """A value is masked in the message, in its arguments of any kind, and in pieces of both."""
+    logger, told, _ = log
+    logger.warning("url postgresql://u:hunter2hunter2@db")
+    logger.warning("%s and %r in %s", "hunter2hunter2", VALUE, {"k": [b"hunter2hunter2"]})
+    logger.warning("hunter2%s", "hunter2")
+    logger.warning("%(a)s", {"a": "hunter2hunter2"})
+    assert "hunter2" not in told.getvalue()
+    assert "w%rd" not in told.getvalue()
+    assert told.getvalue().count(MASK) == 6
+
+
+def test_exceptions_and_tracebacks(log: Log) -> None:
+    """A value is masked in an exception's text, its causes, and the source lines of its frames."""
+    logger, told, _ = log
+    try:
+        try:
+            int(f"bad {VALUE}")
+        except ValueError as error:
+            raise RuntimeError("hunter2hunter2") from error
+    except RuntimeError:
+        logger.exception("failed with %s", "hunter2hunter2", stack_info=True)
+    shown = told.getvalue()
+    assert "hunter2" not in shown.replace('RuntimeError("hunter2hunter2")', "")
+    assert "w%rd" not in shown
+    assert "Traceback (most recent call last)" in shown
+    assert "RuntimeError: ***" in shown
+
+
+def test_extras(log: Log) -> None:
+    """Attributes that `extra` adds are masked, whatever they are; others stay what they are."""
+    logger, _, live = log
+    record = logger.makeRecord(
+        "test", 30, "f", 1, "m", (), None,
+        extra={"url": "x:hunter2hunter2", "raw": b"hunter2hunter2", "map": {"a": "hunter2hunter2"},
+               "number": 7, "fine": ["a"]},
+    )  # fmt: skip
+    assert RedactionFilter(live).filter(record)
+    found = vars(record)
+    assert (found["url"], found["raw"], found["map"]) == ("x:***", b"***", "{'a': '***'}")
+    assert (found["number"], found["fine"]) == (7, ["a"])
+
+
+def test_arguments_that_do_not_fit(log: Log) -> None:
+    """A record that cannot be formatted is let through without its arguments."""
+    logger, told, _ = log
+    logger.warning("%d apples", "hunter2hunter2")
+    assert "do not fit" in told.getvalue()
+    assert "hunter2" not in told.getvalue()
+
+
+def test_every_later_handler_gets_it_masked(log: Log) -> None:
+    """A record is masked in place: its message, arguments and exception for whoever comes after."""
+    logger, _, live = log
+    try:
+        record = None
+        int("hunter2hunter2")
+    except ValueError:
+        record = logger.makeRecord("t", 30, "f", 1, "x %s", ("hunter2hunter2",), traceback_of_now())
+    assert record is not None
+    RedactionFilter(live).filter(record)
+    assert (record.getMessage(), record.args, record.exc_info) == ("x ***", None, None)
+    assert "ValueError: invalid literal for int() with base 10: '***'" in (record.exc_text or "")
+    assert RedactionFilter(live).filter(record)
+    assert record.getMessage() == "x ***"
+
+
+def traceback_of_now() -> Any:
+    """Return the exception that is being handled, as logging has it."""
+    return sys.exc_info()
+
+
+def test_new_values_are_masked_at_once(log: Log) -> None:
+    """A secret that was fetched since the last record is masked in the next."""
+    logger, told, live = log
+    logger.warning("rotated to correct-horse")
+    live.secrets = [Secret(b"correct-horse")]
+    logger.warning("rotated to correct-horse")
+    assert told.getvalue() == "rotated to correct-horse\nrotated to ***\n"
+
+
+def test_without_secrets_a_record_is_untouched() -> None:
+    """Nothing is done while nothing is held."""
+    record = logging.LogRecord("t", 30, "f", 1, "x %s", ("y",), None)
+    assert RedactionFilter(list).filter(record)
+    assert record.args == ("y",)

@@ -1,0 +1,627 @@
+"""The cache: one fetch however many ask, times to live, outages, bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from sentra_kms.errors import (
+    AccessDenied,
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    ServiceUnavailable,
+    Throttled,
+    Timeout,
+    UnsupportedOperation,
+)
+from sentra_kms.events import actor
+from sentra_kms.hooktypes import SecretValue
+from sentra_kms.material import KeyMaterial, Secret
+from sentra_kms.secrets import documents, manager
+from tests.conftest import ManualClock
+from tests.secrets.sources import PATIENCE, Source, make_manager
+
+DOWN = ServiceUnavailable("the source is down")
+
+
+def test_one_fetch_in_a_time_to_live(clock: ManualClock) -> None:
+    """A held value is used until its time to live is over, less at most a tenth."""
+    source = Source(a=b"1")
+    manager = make_manager(source, clock, A={"from": "fake://a", "ttl": "100s"})
+    for _ in range(5):
+        assert manager.get("A").reveal() == "1"
+    clock.advance(89)
+    manager.get("A")
+    assert source.asked == ["fake://a"]
+    clock.advance(12)
+    manager.get("A")
+    assert source.asked == ["fake://a"] * 2
+
+
+def test_times_to_live_differ(clock: ManualClock) -> None:
+    """Values fetched together do not all fall due together."""
+    source = Source(**{f"a{n}": b"x" for n in range(64)})
+    made = make_manager(source, clock)
+    for number in range(64):
+        made.get(f"fake://a{number}")
+    clock.advance(documents.DEFAULT_TTL * 0.95)
+    for number in range(64):
+        made.get(f"fake://a{number}")
+    assert 64 < len(source.asked) < 128
+
+
+def test_full_reference_is_the_key(clock: ManualClock) -> None:
+    """References that differ in backend, path or any option are fetched and held apart."""
+    references = [
+        "fake://a",
+        "other://a",
+        "fake://a?version=1",
+        "fake://a?version=2",
+        "fake://a?version=1&stage=x",
+        "fake://a?stage=x&version=1",
+        "fake://b",
+    ]
+    source = Source()
+    made = make_manager(source, clock)
+    for number, reference in enumerate(references):
+        source.answers = {"a": b"%d" % number, "b": b"%d" % number}
+        assert made.get(reference).reveal() == str(number)
+    assert [made.get(reference).reveal() for reference in references] == list("0123456")
+    assert source.asked == references
+
+
+def test_fields_of_one_document_share_a_fetch(clock: ManualClock) -> None:
+    """A document is fetched once for all its fields."""
+    source = Source(doc=b'{"user":"u","password":"p"}')
+    made = make_manager(source, clock, U="fake://doc#user", P="fake://doc#/password")
+    assert (made.get("U").reveal(), made.get("P").reveal()) == ("u", "p")
+    assert source.asked == ["fake://doc"]
+
+
+def test_shortest_time_to_live_of_a_document_holds(clock: ManualClock) -> None:
+    """Of secrets in one document the one that is due first has it fetched for all."""
+    source = Source(doc=b'{"a":"1","b":"2"}')
+    made = make_manager(
+        source,
+        clock,
+        A={"from": "fake://doc#a", "ttl": "10s"},
+        B={"from": "fake://doc#b", "ttl": "1h"},
+    )
+    made.get("A")
+    made.get("B")
+    source.answers["doc"] = b'{"a":"3","b":"4"}'
+    clock.advance(11)
+    assert made.get("A").reveal() == "3"
+    assert made.get("B").reveal() == "4"
+
+
+@pytest.mark.parametrize("threads", [1000])
+def test_thousand_threads_make_one_fetch(threads: int, clock: ManualClock) -> None:
+    """1,000 threads that ask for one cold secret at once make one fetch and get one value."""
+    started = threading.Event()
+    arrived = threading.Semaphore(0)
+
+    def slow() -> bytes:
+        started.wait(PATIENCE)
+        return b"value"
+
+    source = Source(a=slow)
+    made = make_manager(source, clock, A="fake://a")
+    found: list[str] = []
+
+    def work() -> None:
+        arrived.release()
+        found.append(made.get("A").reveal())
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for _ in range(threads):
+        assert arrived.acquire(timeout=PATIENCE)
+    started.set()
+    for worker in workers:
+        worker.join(PATIENCE)
+    assert found == ["value"] * threads
+    assert source.asked == ["fake://a"]
+
+
+def test_failure_is_shared_by_who_waited(clock: ManualClock) -> None:
+    """An outage costs one attempt, not one a thread; each gets an error object of its own."""
+    waiting = threading.Semaphore(0)
+    go = threading.Event()
+
+    def fail() -> bytes:
+        go.wait(PATIENCE)
+        raise DOWN
+
+    source = Source(a=fail)
+    made = make_manager(source, clock, A="fake://a")
+    errors: list[KMSError] = []
+
+    def work() -> None:
+        waiting.release()
+        try:
+            made.get("A")
+        except KMSError as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(50)]
+    for worker in workers:
+        worker.start()
+    for _ in workers:
+        assert waiting.acquire(timeout=PATIENCE)
+    # All that came before the answer wait at the lock or for the source, or are about to.
+    while len(source.asked) < 1:
+        pass
+    go.set()
+    for worker in workers:
+        worker.join(PATIENCE)
+    assert len(errors) == 50
+    assert len(set(map(id, errors))) == 50
+    assert len(source.asked) < 50
+
+
+def test_due_value_is_renewed_behind_its_user(clock: ManualClock) -> None:
+    """Just past its time a value is returned at once, and renewed in the background, once."""
+    waiting: list[object] = []
+    source = Source(a=b"old")
+    made = make_manager(source, clock, spawn=waiting.append, A="fake://a")
+    made.get("A")
+    source.answers["a"] = b"new"
+    clock.advance(documents.DEFAULT_TTL + 1)
+    assert [made.get("A").reveal() for _ in range(3)] == ["old"] * 3
+    assert len(waiting) == 1
+    assert len(source.asked) == 1
+    (work,) = waiting
+    assert callable(work)
+    work()
+    assert made.get("A").reveal() == "new"
+    assert len(source.asked) == 2
+
+
+def test_background_is_a_thread(clock: ManualClock) -> None:
+    """By default the renewal runs in a thread, and its end is seen by the next who asks."""
+    source = Source(a=b"old")
+    made = make_manager(source, clock, spawn=None, A="fake://a")
+    made.get("A")
+    source.answers["a"] = b"new"
+    clock.advance(documents.DEFAULT_TTL + 1)
+    made.get("A")
+    for thread in threading.enumerate():
+        if thread.name == "sentra-kms-secrets":
+            thread.join(PATIENCE)
+    assert made.get("A").reveal() == "new"
+
+
+def test_value_that_nobody_asked_for_long_is_waited_for(clock: ManualClock) -> None:
+    """After two times to live without a look the source is asked first: the value may be wrong."""
+    source = Source(a=b"old")
+    made = make_manager(source, clock, spawn=lambda _: None, A="fake://a")
+    made.get("A")
+    source.answers["a"] = b"new"
+    clock.advance(2 * documents.DEFAULT_TTL + 1)
+    assert made.get("A").reveal() == "new"
+
+
+@pytest.mark.parametrize(
+    "failure", [DOWN, Timeout("slow"), Throttled("slower")], ids=lambda e: type(e).__name__
+)
+def test_outage_is_coasted_through_to_the_maximum(failure: KMSError, clock: ManualClock) -> None:
+    """While the source is down the last value is used, and not past `max_stale`."""
+    source = Source(a=b"last good")
+    made = make_manager(source, clock, max_stale=3600, A="fake://a")
+    made.get("A")
+    source.down = failure
+    for _ in range(30):
+        clock.advance(119)
+        assert made.get("A").reveal() == "last good"
+    clock.advance(31)
+    with pytest.raises(type(failure)):
+        made.get("A")
+    source.down = None
+    clock.advance(documents.RETRY_AFTER + 0.1)
+    assert made.get("A").reveal() == "last good"
+
+
+def test_outage_costs_few_looks(clock: ManualClock) -> None:
+    """A source that is down is asked about every five seconds, not at each get."""
+    source = Source(a=b"last good")
+    made = make_manager(source, clock, A="fake://a")
+    made.get("A")
+    source.down = DOWN
+    clock.advance(documents.DEFAULT_TTL + 1)
+    before = len(source.asked)
+    for _ in range(100):
+        for _ in range(10):
+            assert made.get("A").reveal() == "last good"
+        clock.advance(1)
+    assert 15 <= len(source.asked) - before <= 30
+
+
+def test_time_to_live_longer_than_the_maximum(clock: ManualClock) -> None:
+    """A declared time to live holds also where it is longer than `max_stale`."""
+    source = Source(a=b"x")
+    made = make_manager(source, clock, max_stale=60, A={"from": "fake://a", "ttl": "1h"})
+    made.get("A")
+    source.down = DOWN
+    clock.advance(3200)
+    assert made.get("A").reveal() == "x"
+    clock.advance(401)
+    with pytest.raises(ServiceUnavailable):
+        made.get("A")
+
+
+@pytest.mark.parametrize("failure", [AccessDenied("no"), None], ids=["denied", "deleted"])
+def test_definite_answer_ends_a_value(failure: KMSError | None, clock: ManualClock) -> None:
+    """A source that now denies, or has the secret no more, is believed at the next look."""
+    source = Source(a=b"x")
+    made = make_manager(source, clock, A="fake://a")
+    made.get("A")
+    if failure is None:
+        del source.answers["a"]
+    else:
+        source.answers["a"] = failure
+    clock.advance(documents.DEFAULT_TTL + 1)
+    with pytest.raises(SecretNotFound if failure is None else AccessDenied):
+        made.get("A")
+
+
+def test_down_at_the_start(clock: ManualClock) -> None:
+    """Without a value an outage is an error at each get, and over when the source is back."""
+    source = Source(a=b"x")
+    source.down = DOWN
+    made = make_manager(source, clock, A="fake://a")
+    for _ in range(2):
+        with pytest.raises(ServiceUnavailable) as caught:
+            made.get("A")
+        assert caught.value.retryable
+    source.down = None
+    assert made.get("A").reveal() == "x"
+
+
+def test_throttled_source_is_left_alone(clock: ManualClock) -> None:
+    """A source that asks for time is not asked again before, up to a minute."""
+    source = Source(a=b"x")
+    source.down = Throttled("later", retry_after=30)
+    made = make_manager(source, clock, A="fake://a")
+    for _ in range(3):
+        with pytest.raises(Throttled):
+            made.get("A")
+    assert len(source.asked) == 1
+    source.down = None
+    clock.advance(30)
+    assert made.get("A").reveal() == "x"
+
+
+def test_not_found_is_held_for_a_while(clock: ManualClock) -> None:
+    """What was not found is not looked for again for some seconds, then it is."""
+    source = Source()
+    made = make_manager(source, clock, A="fake://a")
+    for _ in range(3):
+        with pytest.raises(SecretNotFound):
+            made.get("A")
+    assert len(source.asked) == 1
+    source.answers["a"] = b"there"
+    clock.advance(documents.NEGATIVE_TTL)
+    assert made.get("A").reveal() == "there"
+
+
+def test_fallback_goes_back_to_the_first(clock: ManualClock) -> None:
+    """When the first of a chain appears it is used soon, not only at the second's end."""
+    source = Source(b=b"second")
+    made = make_manager(source, clock, A={"from": ["fake://a", "fake://b"]})
+    assert made.get("A").reveal() == "second"
+    source.answers["a"] = b"first"
+    clock.advance(documents.NEGATIVE_TTL)
+    assert made.get("A").reveal() == "first"
+    assert source.asked.count("fake://b") == 1
+
+
+def test_expiry_bounds_the_time(clock: ManualClock) -> None:
+    """A value that expires by itself is not used past that, also not in an outage."""
+    expires = datetime.fromtimestamp(clock() + 30, UTC)
+    source = Source(a=SecretValue(KeyMaterial(b"lease"), expires=expires))
+    made = make_manager(source, clock, A="fake://a")
+    made.get("A")
+    source.down = DOWN
+    clock.advance(29)
+    assert made.get("A").reveal() == "lease"
+    clock.advance(2)
+    with pytest.raises(ServiceUnavailable):
+        made.get("A")
+
+
+@pytest.mark.parametrize("torn", [b'{"f":', b"", b"\xff", b'{"f":""}'], ids=ascii)
+def test_half_written_value_is_not_used(
+    torn: bytes, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that makes no sense, as while a file is written, does not replace the last good."""
+    source = Source(a=b'{"f":"planted-s3cr3t-value"}')
+    made = make_manager(source, clock, max_stale=3600, A="fake://a#f")
+    made.get("A")
+    source.answers["a"] = torn
+    clock.advance(documents.DEFAULT_TTL + 1)
+    assert made.get("A").reveal() == "planted-s3cr3t-value"
+    assert "its new value is not used" in caplog.text
+    assert "planted" not in caplog.text
+    source.answers["a"] = b'{"f":"new"}'
+    clock.advance(documents.RETRY_AFTER)
+    assert made.get("A").reveal() == "new"
+
+
+def test_senseless_value_for_longer_than_the_maximum(clock: ManualClock) -> None:
+    """What stays malformed is told once the last good value is too old."""
+    source = Source(a=b'{"f":"x"}')
+    made = make_manager(source, clock, max_stale=600, A="fake://a#f")
+    made.get("A")
+    source.answers["a"] = b"torn"
+    for _ in range(9):
+        clock.advance(60)
+        made.get("A")
+    clock.advance(61)
+    with pytest.raises(MalformedInput):
+        made.get("A")
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+
+def test_get_many_is_of_one_state(clock: ManualClock) -> None:
+    """A secret that is rotated in the middle of a `get_many` gives parts that belong together."""
+    count = iter(range(1000))
+
+    def rotating() -> bytes:
+        number = next(count)
+        return json.dumps({"user": f"u{number}", "password": f"p{number}"}).encode()
+
+    source = Source(doc=rotating, b=b"x")
+    made = make_manager(
+        source,
+        clock,
+        U={"from": "fake://doc#user", "ttl": "10s"},
+        P={"from": "fake://doc#password", "ttl": "20s"},
+        URL={"template": "{u}:{p}", "u": "fake://doc#user", "p": "fake://doc#password"},
+        B="fake://b",
+    )
+    for _ in range(20):
+        found = made.get_many(["U", "B", "P", "URL"])
+        user, password = found["U"].reveal(), found["P"].reveal()
+        assert user[1:] == password[1:]
+        assert found["URL"].reveal() == f"{user}:{password}"
+        clock.advance(7)
+
+
+def test_rotation_between_fetches_of_a_get_many(clock: ManualClock) -> None:
+    """Also when another thread renews the document while the rest is fetched."""
+    state = {"n": 0}
+    source = Source(doc=lambda: json.dumps({"u": f"u{state['n']}", "p": f"p{state['n']}"}).encode())
+    made = make_manager(source, clock, U="fake://doc#u", P="fake://doc#p", SLOW="fake://slow")
+
+    def slow() -> bytes:
+        state["n"] += 1
+        made.refresh("U")
+        return b"x"
+
+    source.answers["slow"] = slow
+    found = made.get_many(["U", "SLOW", "P"])
+    assert found["U"].reveal()[1:] == found["P"].reveal()[1:]
+    found = made.get_many(["U", "SLOW", "P"])
+    assert (found["U"].reveal(), found["P"].reveal()) == ("u1", "p1")
+
+
+def test_get_many_fetches_at_once(clock: ManualClock) -> None:
+    """Documents are fetched side by side: each waits here until all are asked for."""
+    barrier = threading.Barrier(4)
+
+    def meet() -> bytes:
+        barrier.wait(PATIENCE)
+        return b"x"
+
+    source = Source(a=meet, b=meet, c=meet, d=meet)
+    made = make_manager(source, clock)
+    names = [f"fake://{name}" for name in "abcd"]
+    with actor("user:42"):
+        assert list(made.get_many([*names, *names])) == names
+
+
+def test_get_many_in_one_call(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a backend can fetch several in one call it is asked once; an error is one item's."""
+    source = Source()
+    calls: list[list[str]] = []
+
+    def fetch_secrets(requests: list[object]) -> list[object]:
+        calls.append([str(r.reference) for r in requests])  # type: ignore[attr-defined]
+        return [
+            SecretNotFound("gone") if r.reference.path == "c" else SecretValue(KeyMaterial(b"v"))  # type: ignore[attr-defined]
+            for r in requests
+        ]
+
+    monkeypatch.setattr(source.binding, "fetch_secrets", fetch_secrets, raising=False)
+    monkeypatch.setattr(source.binding, "operations", source.binding.operations | {"fetch_secrets"})
+    made = make_manager(source, clock, C={"from": ["fake://c", "fake://a"]})
+    found = made.get_many(["fake://a", "fake://b", "C"])
+    assert [secret.reveal() for secret in found.values()] == ["v", "v", "v"]
+    assert calls == [["fake://a", "fake://b", "fake://c"]]
+    assert source.asked == []
+
+
+def test_get_many_raises_the_first_error(clock: ManualClock) -> None:
+    """One that cannot be had is an error that names it; the others were fetched all the same."""
+    source = Source(a=b"x", b=AccessDenied("not yours"))
+    made = make_manager(source, clock, A="fake://a", B="fake://b", C="fake://c")
+    with pytest.raises(AccessDenied):
+        made.get_many(["A", "B", "C"])
+    assert sorted(source.asked) == ["fake://a", "fake://b", "fake://c"]
+    assert made.get_many([]) == {}
+
+
+def test_get_many_of_what_is_held_asks_nobody(clock: ManualClock) -> None:
+    """Held values are returned without a look."""
+    source = Source(a=b"x", b=b"y")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    first = made.get_many(["A", "B"])
+    assert made.get_many(["B", "A"]) == {"B": first["B"], "A": first["A"]}
+    assert len(source.asked) == 2
+
+
+# --- refresh and previous ----------------------------------------------------------------------
+
+
+def test_refresh_asks_now(clock: ManualClock) -> None:
+    """After a rotation `refresh` gives the new value, and so do all that are made of it."""
+    source = Source(doc=b'{"p":"old"}')
+    made = make_manager(
+        source, clock, P="fake://doc#p", URL={"template": "x:{p}", "p": "fake://doc#p"}
+    )
+    assert made.get("URL").reveal() == "x:old"
+    source.answers["doc"] = b'{"p":"new"}'
+    assert made.get("P").reveal() == "old"
+    assert made.refresh("P").reveal() == "new"
+    assert made.get("URL").reveal() == "x:new"
+    assert len(source.asked) == 2
+
+
+def test_refresh_forgets_that_nothing_was_there(clock: ManualClock) -> None:
+    """A secret that was put there after a look is found by `refresh` at once."""
+    source = Source()
+    made = make_manager(source, clock, A="fake://a")
+    with pytest.raises(SecretNotFound):
+        made.get("A")
+    source.answers["a"] = b"x"
+    assert made.refresh("A").reveal() == "x"
+
+
+def test_refresh_tells_of_an_outage(clock: ManualClock) -> None:
+    """Who asks for the value of now is told that it cannot be had; others use the last one."""
+    source = Source(a=b"x")
+    made = make_manager(source, clock, A="fake://a")
+    made.get("A")
+    source.down = DOWN
+    with pytest.raises(ServiceUnavailable):
+        made.refresh("A")
+    assert made.get("A").reveal() == "x"
+
+
+def test_refreshes_at_once_share_a_look(clock: ManualClock) -> None:
+    """Threads that refresh while one is at it share the next look, begun after they asked."""
+    go, asked = threading.Event(), threading.Event()
+    arrived = threading.Semaphore(0)
+    answers = iter(["old", "new", "new", "new"])
+
+    def slow() -> bytes:
+        value = next(answers)
+        asked.set()
+        go.wait(PATIENCE)
+        return value.encode()
+
+    source = Source(a=slow)
+    made = make_manager(source, clock, A="fake://a")
+    first = threading.Thread(target=made.get, args=["A"])
+    first.start()
+    assert asked.wait(PATIENCE)
+    found: list[str] = []
+
+    def refresh() -> None:
+        arrived.release()
+        found.append(made.refresh("A").reveal())
+
+    others = [threading.Thread(target=refresh) for _ in range(20)]
+    for other in others:
+        other.start()
+    for _ in others:
+        assert arrived.acquire(timeout=PATIENCE)
+    go.set()
+    for thread in [first, *others]:
+        thread.join(PATIENCE)
+    assert found == ["new"] * 20  # never what the look before them came to
+    assert 2 <= len(source.asked) <= 4
+
+
+def test_previous(clock: ManualClock) -> None:
+    """The value before the last change is there for the time of an overlap, and no longer."""
+    source = Source(a=b"one")
+    made = make_manager(source, clock, max_stale=3600, A="fake://a")
+    assert made.previous("A") is None
+    made.get("A")
+    made.refresh("A")
+    assert made.previous("A") is None
+    source.answers["a"] = b"two"
+    made.refresh("A")
+    assert made.previous("A") == Secret(b"one")
+    source.answers["a"] = b"three"
+    clock.advance(10)
+    made.refresh("A")
+    assert made.previous("A") == Secret(b"two")
+    clock.advance(3600)
+    assert made.previous("A") is None
+    with pytest.raises(SecretNotFound):
+        made.previous("B")
+
+
+# --- bounds, close, fork -----------------------------------------------------------------------
+
+
+def test_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many references are asked for, a bounded number is held."""
+    monkeypatch.setattr(documents, "MAX_DOCUMENTS", 10)
+    monkeypatch.setattr(manager, "MAX_VIEWS", 10)
+    source = Source(**{f"a{n}": b"x" for n in range(30)})
+    made = make_manager(source, clock)
+    for number in range(30):
+        made.get(f"fake://a{number}")
+    assert len(made.live()) == 20
+    made.get("fake://a29")
+    assert len(source.asked) == 30
+    made.get("fake://a0")
+    assert len(source.asked) == 31
+
+
+def test_close_forgets(clock: ManualClock) -> None:
+    """After `close` nothing is held, and the backends refuse to be asked."""
+    source = Source(a=b"x")
+    made = make_manager(source, clock, A="fake://a")
+    made.get("A")
+    made.close()
+    source.binding.close()
+    assert made.live() == []
+    with pytest.raises(UnsupportedOperation, match="closed"):
+        made.get("A")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_fork_while_a_fetch_holds_the_lock(clock: ManualClock) -> None:
+    """A child that is forked while another thread fetches can fetch itself."""
+    asked, go = threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        asked.set()
+        go.wait(PATIENCE)
+        return b"x"
+
+    source = Source(a=slow)
+    made = make_manager(source, clock, A="fake://a")
+    thread = threading.Thread(target=made.get, args=["A"])
+    thread.start()
+    assert asked.wait(PATIENCE)
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = b"failed"
+        try:
+            source._lock = threading.Lock()
+            source.answers["a"] = b"of the child"
+            told = made.get("A").reveal_bytes()
+        finally:
+            os.write(send, told)
+            os._exit(0)
+    os.close(send)
+    go.set()
+    thread.join(PATIENCE)
+    with os.fdopen(receive, "rb") as answer:
+        assert answer.read() == b"of the child"
+    assert os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,109 @@
+"""A PostgreSQL server of this test run's own, run by an unprivileged user on loopback."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ADMIN = "admin"
+ADMIN_PASSWORD = "planted-admin-password"
+_PATIENCE = 60.0
+
+
+class Postgres:
+    """A running server; `admin` is its superuser."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def url(self, user: str, password: str) -> str:
+        """Return a URL of SQLAlchemy's; the password is one that needs no quoting."""
+        return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/postgres"
+
+    def run(self, statement: str) -> None:
+        """Run a statement as the superuser."""
+        import psycopg
+
+        where = f"host=127.0.0.1 port={self.port} user={ADMIN} dbname=postgres"
+        with psycopg.connect(where, password=ADMIN_PASSWORD, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+def find_programs() -> Path | None:
+    """Return the directory of the newest server that is installed, `None` if there is none."""
+    debian = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: float(path.parts[4])
+    )
+    if debian:
+        return debian[-1].parent
+    found = shutil.which("pg_ctl")
+    return None if found is None else Path(found).resolve().parent
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """Run a server for as long as the block lasts."""
+    programs = find_programs()
+    if programs is None:
+        missing = "PostgreSQL is not installed: apt-get install postgresql"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    directory = Path(tempfile.mkdtemp(prefix="sentra-kms-postgres-"))
+    try:
+        user = _unprivileged(directory)
+        data = str(directory / "data")
+        password = directory / "password"
+        password.write_text(ADMIN_PASSWORD)
+        if user is not None:
+            os.chown(password, user, user)
+        port = _free_port()
+        _run(
+            user, str(programs / "initdb"), "-D", data, "-U", ADMIN,
+            "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync",
+        )  # fmt: skip
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off"
+        )
+        control = (str(programs / "pg_ctl"), "-D", data, "-w", "-t", str(int(_PATIENCE)))
+        _run(user, *control, "-o", options, "-l", str(directory / "log"), "start")
+        try:
+            yield Postgres(port)
+        finally:
+            _run(user, *control, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unprivileged(directory: Path) -> int | None:
+    """Give a directory to a user without privileges if this one has them."""
+    if os.geteuid() != 0:
+        return None
+    user = pwd.getpwnam("nobody").pw_uid
+    os.chown(directory, user, user)
+    return user
+
+
+def _run(user: int | None, *words: str) -> None:
+    as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    done = subprocess.run(  # type: ignore[call-overload]
+        words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd="/",
+        timeout=2 * _PATIENCE, stdin=subprocess.DEVNULL, **as_user,
+    )  # fmt: skip
+    assert done.returncode == 0, words
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
