@@ -20,7 +20,6 @@ import msgspec
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.background import Background, Runner
-from sentra_kms.keys.eviction import USED
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
 from sentra_kms.keys.memory import Memory
@@ -129,7 +128,7 @@ class KeyCache:
         found = self.entries.get(tenant)
         if found is None:
             return self._loads.do(tenant, lambda: self._loaded(tenant, None))
-        found.seat |= USED
+        found.asked = True
         now = self.now()
         if now < found.deadline:
             return found

@@ -166,7 +166,7 @@ class Memory:
     def _carry(self, before: Entry, entry: Entry) -> None:
         # Under another policy a key is held for another time, and its KEKs are to be asked.
         usable = before.same_keys(entry) if before.policy == entry.policy else set[int]()
-        entry.seat = before.seat
+        entry.seat, entry.asked = before.seat, before.asked
         entry.hold([held for held in before.all_held() if held.number in usable])
         self._held += len(entry.all_held()) - len(before.all_held())
         for prefix, opener in list(before.openers.items()):

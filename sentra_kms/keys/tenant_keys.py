@@ -287,6 +287,7 @@ class WarmKeys(TenantKeys):
         entry = self._entries.get(self._tenant)
         if entry is None or entry.deadline <= self._now():
             raise NotAtHandError
+        entry.asked = True
         return entry
 
     def _entry_with(self, entry: Entry, number: int) -> Entry:
