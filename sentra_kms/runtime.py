@@ -17,6 +17,7 @@ from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
+from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
@@ -59,6 +60,7 @@ class KMS:
         )
         self._closed = False
         self._health: tuple[float, health.Health] | None = None
+        self._probes: SingleFlight[health.Health] = SingleFlight()
         self._retiring: list[_Retiring] = []
         self.after_fork()
         tell_after_fork(self)
@@ -95,9 +97,16 @@ class KMS:
         """
         if self._closed:
             return health.Health(live=False, ready=False, backends=())
+        return self._kept_health() or self._probes.do("health", self._asked_health)
+
+    def _kept_health(self) -> health.Health | None:
         kept = self._health
-        if kept is not None and self._now() < kept[0] + _HEALTH_TIME:
-            return kept[1]
+        return kept[1] if kept is not None and self._now() < kept[0] + _HEALTH_TIME else None
+
+    def _asked_health(self) -> health.Health:
+        kept = self._kept_health()  # by who asked while this thread looked
+        if kept is not None:
+            return kept
         backends = health.examine(self._wiring)
         answers = all(backend.ok for backend in backends)
         ready = answers or (self._keys is not None and self._keys.can_coast())
