@@ -11,10 +11,11 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
 from sentra_kms.forks import tell_after_fork
+from sentra_kms.health import Health
+from sentra_kms.health import examine as examine_backends
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
 from sentra_kms.keys.flight import SingleFlight
@@ -59,8 +60,8 @@ class KMS:
             else KeyManager(plan, settings.cache, clock=clock, now=now, background=background)
         )
         self._closed = False
-        self._health: tuple[float, health.Health] | None = None
-        self._probes: SingleFlight[health.Health] = SingleFlight()
+        self._health: tuple[float, Health] | None = None
+        self._probes: SingleFlight[Health] = SingleFlight()
         self._retiring: list[_Retiring] = []
         self.after_fork()
         tell_after_fork(self)
@@ -90,27 +91,27 @@ class KMS:
         """
         return self.keys.warm(tenants)
 
-    def health(self) -> health.Health:
+    def health(self) -> Health:
         """Ask every backend of keys and key rings whether it answers; decrypts nothing.
 
         For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
         """
         if self._closed:
-            return health.Health(live=False, ready=False, backends=())
+            return Health(live=False, ready=False, backends=())
         return self._kept_health() or self._probes.do("health", self._asked_health)
 
-    def _kept_health(self) -> health.Health | None:
+    def _kept_health(self) -> Health | None:
         kept = self._health
         return kept[1] if kept is not None and self._now() < kept[0] + _HEALTH_TIME else None
 
-    def _asked_health(self) -> health.Health:
+    def _asked_health(self) -> Health:
         kept = self._kept_health()  # by who asked while this thread looked
         if kept is not None:
             return kept
-        backends = health.examine(self._wiring)
+        backends = examine_backends(self._wiring)
         answers = all(backend.ok for backend in backends)
         ready = answers or (self._keys is not None and self._keys.can_coast())
-        found = health.Health(live=True, ready=ready, backends=backends)
+        found = Health(live=True, ready=ready, backends=backends)
         self._health = self._now(), found
         return found
 

@@ -13,9 +13,6 @@ import os
 from collections.abc import Callable
 from math import floor
 from sys import intern
-from typing import Protocol
-
-import msgspec
 
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.forks import tell_after_fork
@@ -26,6 +23,7 @@ from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Epoch, Opener
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.ring import Ring, Version
+from sentra_kms.keys.source import Bounds, NotAtHandError, Source
 from sentra_kms.material import KeyMaterial
 
 RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
@@ -33,42 +31,6 @@ _JITTER = 0.1  # of a TTL, taken off
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
 _MAX_TICKS = 4096
 _STORE = ""  # the place of rings that are in the main store
-
-
-class NotAtHandError(Exception):
-    """A backend would have to be asked."""
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """How long rings are held, in seconds, and how many keys."""
-
-    ring_ttl: float
-    max_stale: float
-    max_keys: int
-
-
-class Source(Protocol):
-    """Where rings and keys come from."""
-
-    def load(self, tenant: str) -> tuple[Ring, str]:
-        """Read and verify a ring; return it and its place: nothing for the main store."""
-        ...
-
-    def failed_at(self, error: KMSError) -> str:
-        """Return the place of the store that did not answer."""
-        ...
-
-    def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
-        """Ask a KEK for a key."""
-        ...
-
-    def key_ttl(self, policy: str) -> float:
-        """Return how long keys of a policy are held, in seconds."""
-        ...
-
-    def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
-        """Whether everybody who could unwrap failed a moment ago."""
-        ...
 
 
 class KeyCache:

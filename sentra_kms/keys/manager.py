@@ -20,12 +20,13 @@ from sentra_kms.errors import (
 )
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Runner
-from sentra_kms.keys.cache import Bounds, KeyCache
+from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.changes import KeySource, Made, Plan, Rings
 from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
 from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import Ring, Version, first_ring, with_policy, with_version, with_versions
+from sentra_kms.keys.source import Bounds
 from sentra_kms.keys.store import Loaded
 from sentra_kms.keys.tenant_keys import TenantKeys, WarmKeys
 from sentra_kms.keys.wrapping import Wrapping
@@ -163,7 +164,7 @@ class KeyManager:
                 return None
             if made is not None and any(v.check == made.version.check for v in ring.versions):
                 return None  # saved by this call, though the answer was lost
-            _refuse_shredded(ring)
+            states.refuse_shredded(ring)
             wrapping = self._rings.wrapping(ring.policy, tenant)
             where = ring.where(ring.next_number())
             made = self._rings.new_version(wrapping, where, request_id)
@@ -392,11 +393,3 @@ def _check_request(request_id: str) -> None:
         valid = False
     if not valid or len(request_id) > _MAX_REQUEST:
         raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")
-
-
-def _refuse_shredded(ring: Ring) -> None:
-    if ring.primary is None and all(version.state == "destroyed" for version in ring.versions):
-        raise KeyUnavailable(
-            f"tenant '{ring.tenant}' was shredded: its keys are destroyed, and it gets no new one",
-            subject=ring.tenant,
-        )

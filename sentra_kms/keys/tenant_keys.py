@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
 from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
-from sentra_kms.keys.cache import KeyCache, NotAtHandError
+from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
     BODY_START,
@@ -31,6 +31,7 @@ from sentra_kms.keys.message import (
     ticks,
     version_of,
 )
+from sentra_kms.keys.source import NotAtHandError
 from sentra_kms.tenant import check_tenant
 
 # Made once: to write a slice where it is used makes it anew each time.

@@ -8,6 +8,7 @@ import pytest
 
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError
+from sentra_kms.reference import KekName
 from sentra_kms.settings import Policy
 
 REFERENCE = "file:///run/ring_key"
@@ -55,8 +56,8 @@ def test_policy_inherits_what_it_omits() -> None:
     gold = settings_of(keys, {"gold": {}}, cache={"key_ttl": "1m"})["gold"]
     assert gold == Policy(
         name="gold",
-        wrap_with=("m:a", "n:b"),
-        unwrap_with=("m:a", "n:b", "m:old"),
+        wrap_with=(KekName("m:a"), KekName("n:b")),
+        unwrap_with=(KekName("m:a"), KekName("n:b"), KekName("m:old")),
         min_wraps=1,
         rotate_after=365 * 86400.0,
         key_ttl=60.0,

@@ -14,8 +14,9 @@ import pytest
 from sentra_kms.config import read_settings
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import KeyNotFound, KMSError, ServiceUnavailable
-from sentra_kms.keys.cache import RELOAD_INTERVAL, Bounds, KeyCache
+from sentra_kms.keys.cache import RELOAD_INTERVAL, KeyCache
 from sentra_kms.keys.ring import Ring, Version, check_value, first_ring, new_version
+from sentra_kms.keys.source import Bounds
 from sentra_kms.keys.tenant_keys import WarmKeys
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
