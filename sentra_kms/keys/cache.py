@@ -51,8 +51,8 @@ class KeyCache:
         self._source = source
         self._bounds = bounds
         self._memory = Memory(bounds.max_keys)
-        self.entries = self._memory.entries
-        self.epochs = self._memory.epochs
+        self.entries: dict[str, Entry] = self._memory.entries
+        self.epochs: dict[str, Epoch] = self._memory.epochs
         self._background = background or Background()
         self._outages = Outages(now)
         self._loads: SingleFlight[Entry] = SingleFlight()

@@ -236,6 +236,15 @@ def memory_kms(manual_clock: ManualClock) -> Iterator[KMS]:
         yield kms
 
 
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    """Switch threads as often as the interpreter can, to meet races."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 def memory_config(**cache: object) -> dict[str, Any]:
     """Return a configuration whose KEK and rings are in memory."""
     return {

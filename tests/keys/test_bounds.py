@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
-import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
 
 import pytest
 
@@ -77,15 +75,6 @@ class Fleet:
 def open_memory(clock: ManualClock, **cache: object) -> KMS:
     """Open a KMS in memory."""
     return KMS(read_settings(memory_config(**cache), "test"), now=clock, background=Later())
-
-
-@pytest.fixture
-def busy_threads() -> Iterator[None]:
-    """Switch threads as often as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 # --- who stays ----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,15 +29,6 @@ from tests.keys.conftest import (
     until,
     version_in,
 )
-
-
-@pytest.fixture
-def busy_threads() -> Iterator[None]:
-    """Switch threads as often as the interpreter can, to meet races."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def open_memory(clock: ManualClock, **settings: object) -> KMS:
