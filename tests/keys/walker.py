@@ -28,7 +28,7 @@ from sentra_kms.errors import (
 from sentra_kms.events import actor
 from sentra_kms.runtime import KMS
 
-MOST_VERSIONS = 120  # a tenant; a ring has room for some hundreds
+MOST_VERSIONS = 250  # a tenant; a ring has room for some more
 KEPT = 300  # messages that a process reads again
 HANG = 0.5  # seconds
 HEDGE = 0.1
