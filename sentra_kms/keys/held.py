@@ -102,8 +102,11 @@ class Entry:
         return found >= 0 and self._packed[found + 5] != 0
 
     def same_keys(self, now: Entry) -> set[int]:
-        """Return the versions that are enabled in `now` and hold the key that they hold here."""
-        if self._packed[:12] != now._packed[:12]:
+        """Return the versions that are enabled in `now` and hold the key that they hold here.
+
+        None under another policy: there a key is held for another time, and other KEKs are asked.
+        """
+        if self._packed[:12] != now._packed[:12] or self.policy != now.policy:
             return set()
         mine = dict(self._keys_of())
         return {

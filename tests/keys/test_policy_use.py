@@ -301,6 +301,27 @@ def test_key_is_held_as_the_new_policy_says(shop: Shop) -> None:
         shop.keys.encrypt("acme", b"x")
 
 
+def test_key_that_is_fetched_while_its_policy_changes_is_not_held(shop: Shop) -> None:
+    """It was unwrapped under the old policy, for the old time."""
+    shop.table["policies"]["each"] = {"wrap_with": ["cust:each"], "key_ttl": "0s"}
+    shop.kms.reload()
+    shop.keys.create("acme")
+    message = shop.keys.encrypt("acme", b"x")
+    shop.keys._cache.clear()
+    fetches = shop.spy("ours", "unwrap_key")
+
+    def change() -> None:
+        fetches.before = None
+        shop.keys.set_policy("acme", "each")
+
+    fetches.before = change
+    assert shop.keys.decrypt("acme", message) == b"x"
+    asked = shop.spy("cust", "unwrap_key")
+    for expected in (1, 2):
+        assert shop.keys.decrypt("acme", message) == b"x"
+        assert asked.count == expected
+
+
 def test_policy_set_elsewhere_is_obeyed_within_the_rings_ttl(shop: Shop) -> None:
     """Keys that were held under the policy before are asked for anew."""
     shop.keys.create("acme")
