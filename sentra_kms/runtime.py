@@ -11,13 +11,15 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
 from sentra_kms.events import Event
 from sentra_kms.forks import ProcessBound, tell_after_fork
+from sentra_kms.health import Health
+from sentra_kms.health import examine as examine_backends
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
+from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
@@ -71,7 +73,8 @@ class KMS(ProcessBound):
         self._spawn = spawn
         self._made_secrets: dict[None, SecretManager] = {}  # none or one
         self._closed = False
-        self._health: tuple[float, health.Health] | None = None
+        self._health: tuple[float, Health] | None = None
+        self._probes: SingleFlight[Health] = SingleFlight()
         self._retiring: list[_Retiring] = []
         self.after_fork()
         tell_after_fork(self)
@@ -123,20 +126,27 @@ class KMS(ProcessBound):
         """
         return self.keys.warm(tenants)
 
-    def health(self) -> health.Health:
+    def health(self) -> Health:
         """Ask every backend of keys and key rings whether it answers; decrypts nothing.
 
         For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
         """
         if self._closed:
-            return health.Health(live=False, ready=False, backends=())
+            return Health(live=False, ready=False, backends=())
+        return self._kept_health() or self._probes.do("health", self._asked_health)
+
+    def _kept_health(self) -> Health | None:
         kept = self._health
-        if kept is not None and self._now() < kept[0] + _HEALTH_TIME:
-            return kept[1]
-        backends = health.examine(self._wiring)
+        return kept[1] if kept is not None and self._now() < kept[0] + _HEALTH_TIME else None
+
+    def _asked_health(self) -> Health:
+        kept = self._kept_health()  # by who asked while this thread looked
+        if kept is not None:
+            return kept
+        backends = examine_backends(self._wiring)
         answers = all(backend.ok for backend in backends)
         ready = answers or (self._keys is not None and self._keys.can_coast())
-        found = health.Health(live=True, ready=ready, backends=backends)
+        found = Health(live=True, ready=ready, backends=backends)
         self._health = self._now(), found
         return found
 

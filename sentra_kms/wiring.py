@@ -47,8 +47,8 @@ class Ground:
     ) -> None:
         self.clock = clock
         self.emit = emit
-        self.seen = Seen()
-        self.outages = Outages(now)
+        self.seen: Seen = Seen()
+        self.outages: Outages = Outages(now)
         self.states: dict[str, MutableMapping[str, object]] = {} if states is None else states
 
 
@@ -65,7 +65,7 @@ class Wiring:
         self._closed = False
         self.bindings: dict[str, Binding] = {}
         try:
-            self.plan = self._wired(before)
+            self.plan: Plan | None = self._wired(before)
         except BaseException:
             self.close(before)  # what was bound for it; nobody else will
             raise

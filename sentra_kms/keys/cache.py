@@ -13,20 +13,17 @@ import os
 from collections.abc import Callable
 from math import floor
 from sys import intern
-from typing import Protocol
-
-import msgspec
 
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.background import Background, Runner
-from sentra_kms.keys.eviction import USED
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
 from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Epoch, Opener
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.ring import Ring, Version
+from sentra_kms.keys.source import Bounds, NotAtHandError, Source
 from sentra_kms.material import KeyMaterial
 
 RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
@@ -34,46 +31,6 @@ _JITTER = 0.1  # of a TTL, taken off
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
 _MAX_TICKS = 4096
 _STORE = ""  # the place of rings that are in the main store
-
-
-class NotAtHandError(Exception):
-    """A backend would have to be asked."""
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """How long rings are held, in seconds, and how many keys."""
-
-    ring_ttl: float
-    max_stale: float
-    max_keys: int
-
-
-class Source(Protocol):
-    """Where rings and keys come from."""
-
-    def load(self, tenant: str) -> tuple[Ring, str]:
-        """Read and verify a ring; return it and its place: nothing for the main store."""
-        ...
-
-    def failed_at(self, error: KMSError) -> str:
-        """Return the place of the store that did not answer."""
-        ...
-
-    def seen(self, tenant: str) -> int:
-        """Return the highest sequence of a tenant's ring that was read or saved here."""
-        ...
-
-    def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
-        """Ask a KEK for a key."""
-        ...
-
-    def key_ttl(self, policy: str) -> float:
-        """Return how long keys of a policy are held, in seconds."""
-        ...
-
-    def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
-        """Whether everybody who could unwrap failed a moment ago."""
-        ...
 
 
 class KeyCache:
@@ -94,8 +51,8 @@ class KeyCache:
         self._source = source
         self._bounds = bounds
         self._memory = Memory(bounds.max_keys, source.seen)
-        self.entries = self._memory.entries
-        self.epochs = self._memory.epochs
+        self.entries: dict[str, Entry] = self._memory.entries
+        self.epochs: dict[str, Epoch] = self._memory.epochs
         self._background = background or Background()
         self._outages = Outages(now)
         self._loads: SingleFlight[Entry] = SingleFlight()
@@ -133,7 +90,7 @@ class KeyCache:
         found = self.entries.get(tenant)
         if found is None:
             return self._cold(tenant)
-        found.seat |= USED
+        found.asked = True
         now = self.now()
         if now < found.deadline:
             return found

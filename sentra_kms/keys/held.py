@@ -43,12 +43,14 @@ class Entry:
 
     `place` is the store where the ring was, nothing for the main one. `read` is when it was read,
     `deadline` when to look at it again, in monotonic seconds. `newest` is the last of `openers`,
-    at hand without hashing a prefix. `seat` is eviction's.
+    at hand without hashing a prefix. `asked` is set whenever it is looked up, and `seat` is kept,
+    for eviction; the latter under the lock of the memory only.
     """
 
     __slots__ = (
         "_keys",
         "_packed",
+        "asked",
         "deadline",
         "is_coasting",
         "newest",
@@ -67,6 +69,7 @@ class Entry:
         self.read: float = read
         self.deadline: float = read
         self.is_coasting: bool = False
+        self.asked: bool = False
         self.seat: int = 0
         self.openers: dict[bytes, Opener] = _NO_OPENERS
         self.newest: Opener = NO_OPENER
@@ -99,8 +102,11 @@ class Entry:
         return found >= 0 and self._packed[found + 5] != 0
 
     def same_keys(self, now: Entry) -> set[int]:
-        """Return the versions that are enabled in `now` and hold the key that they hold here."""
-        if self._packed[:12] != now._packed[:12]:
+        """Return the versions that are enabled in `now` and hold the key that they hold here.
+
+        None under another policy: there a key is held for another time, and other KEKs are asked.
+        """
+        if self._packed[:12] != now._packed[:12] or self.policy != now.policy:
             return set()
         mine = dict(self._keys_of())
         return {

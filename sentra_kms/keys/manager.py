@@ -12,19 +12,20 @@ from sentra_kms.context import RING_ID_SIZE, Context, WrapContext
 from sentra_kms.errors import (
     AlreadyExists,
     Conflict,
-    KeyUnavailable,
     KMSError,
     MalformedInput,
     RingRejected,
     TenantNotFound,
 )
+from sentra_kms.keys import states
 from sentra_kms.keys.background import Runner
-from sentra_kms.keys.cache import Bounds, KeyCache
+from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.changes import KeySource, Made, Plan, Rings
 from sentra_kms.keys.info import RingInfo
 from sentra_kms.keys.lifecycle import Lifecycle
 from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import Ring, first_ring, with_version
+from sentra_kms.keys.source import Bounds
 from sentra_kms.keys.store import Loaded
 from sentra_kms.keys.tenant_keys import TenantKeys, WarmKeys
 from sentra_kms.keys.wrapping import Wrapping
@@ -157,7 +158,7 @@ class KeyManager(Lifecycle):
                 return None
             if made is not None and any(v.check == made.version.check for v in ring.versions):
                 return None  # saved by this call, though the answer was lost
-            _refuse_shredded(ring)
+            states.refuse_shredded(ring)
             wrapping = self._rings.wrapping(ring.policy, tenant)
             where = ring.where(ring.next_number())
             made = self._rings.new_version(wrapping, where, request_id)
@@ -242,11 +243,3 @@ def _check_request(request_id: str) -> None:
         valid = False
     if not valid or len(request_id) > _MAX_REQUEST:
         raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")
-
-
-def _refuse_shredded(ring: Ring) -> None:
-    if ring.primary is None and all(version.state == "destroyed" for version in ring.versions):
-        raise KeyUnavailable(
-            f"tenant '{ring.tenant}' was shredded: its keys are destroyed, and it gets no new one",
-            subject=ring.tenant,
-        )

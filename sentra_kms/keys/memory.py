@@ -177,9 +177,8 @@ class Memory:
         return same and not self._closed and self.entries.get(entry.tenant) is entry
 
     def _carry(self, before: Entry, entry: Entry, may_serve: Callable[[HeldKey], bool]) -> None:
-        # Under another policy a key is held for another time, and its KEKs are to be asked.
-        usable = before.same_keys(entry) if before.policy == entry.policy else set[int]()
-        entry.seat = before.seat
+        usable = before.same_keys(entry)
+        entry.seat, entry.asked = before.seat, before.asked
         entry.hold(
             [held for held in before.all_held() if held.number in usable and may_serve(held)]
         )

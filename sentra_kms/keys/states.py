@@ -84,9 +84,23 @@ def destroyed(ring: Ring, versions: tuple[Version, ...]) -> Ring:
 
 def shredded(ring: Ring) -> Ring | None:
     """Return the ring with every version destroyed and none of them primary."""
-    if ring.primary is None and all(each.state == "destroyed" for each in ring.versions):
+    if is_shredded(ring):
         return None
     return without_primary(ring, tuple(_erased(each) for each in ring.versions))
+
+
+def is_shredded(ring: Ring) -> bool:
+    """Whether every version is destroyed."""
+    return ring.primary is None and all(each.state == "destroyed" for each in ring.versions)
+
+
+def refuse_shredded(ring: Ring) -> None:
+    """Raise `KeyUnavailable` for a tenant that was shredded: it gets no new key."""
+    if is_shredded(ring):
+        raise KeyUnavailable(
+            f"tenant '{ring.tenant}' was shredded: its keys are destroyed, and it gets no new one",
+            subject=ring.tenant,
+        )
 
 
 def _erased(version: Version) -> Version:

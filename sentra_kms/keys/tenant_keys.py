@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
 from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
 from sentra_kms.forks import ProcessBound
-from sentra_kms.keys.cache import KeyCache, NotAtHandError
+from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
     BODY_START,
@@ -32,6 +32,7 @@ from sentra_kms.keys.message import (
     ticks,
     version_of,
 )
+from sentra_kms.keys.source import NotAtHandError
 from sentra_kms.tenant import check_tenant
 
 # Made once: to write a slice where it is used makes it anew each time.
@@ -291,6 +292,7 @@ class WarmKeys(TenantKeys):
         entry = self._entries.get(self._tenant)
         if entry is None or entry.deadline <= self._now():
             raise NotAtHandError
+        entry.asked = True
         return entry
 
     def _entry_with(self, entry: Entry, number: int) -> Entry:

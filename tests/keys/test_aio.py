@@ -368,13 +368,15 @@ def test_tenant_that_is_forgotten_in_the_midst_of_a_call_does_not_hold_the_loop_
             cache.clear()
         return real()
 
+    uses: list[Callable[[], Coroutine[Any, Any, bytes]]] = [
+        lambda: kms.keys.aio.encrypt("acme", b"y"),
+        lambda: kms.keys.aio.decrypt("acme", message),
+    ]
+
     async def work() -> None:
         nonlocal evict
         for moment in range(1, 8):
-            for use in (
-                lambda: kms.keys.aio.encrypt("acme", b"y"),
-                lambda: kms.keys.aio.decrypt("acme", message),
-            ):
+            for use in uses:
                 await use()
                 cache.epochs.clear()
                 for entry in cache.entries.values():

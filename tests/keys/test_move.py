@@ -532,9 +532,10 @@ def test_new_store_that_lost_the_ring_is_noticed(two: Two) -> None:
     kms.keys.move("acme")
     kms.keys.rotate("acme")
     two.path("new").unlink()
-    for use in (lambda: kms.keys.describe("acme"), lambda: kms.keys.rotate("acme")):
-        with pytest.raises(RingRejected):
-            use()
+    with pytest.raises(RingRejected):
+        kms.keys.describe("acme")
+    with pytest.raises(RingRejected):
+        kms.keys.rotate("acme")
     with pytest.raises(KMSError):
         kms.keys.create("acme")
     assert not two.has("new")

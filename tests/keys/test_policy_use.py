@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import sentra_kms
-from sentra_kms import runtime, wiring
+from sentra_kms import wiring
 from sentra_kms.config import read_settings
 from sentra_kms.errors import (
     ConfigurationError,
@@ -68,12 +68,16 @@ class Shop:
         self.source = {"test": self.table}
         self.kms = KMS(
             read_settings(self.source, "test"),
-            clock=self.wall.timestamp,
+            clock=self.seconds,
             now=clock,
             source=self.source,
             background=self.later,
         )
         self.keys = self.kms.keys
+
+    def seconds(self) -> float:
+        """Return the time of the wall clock, as it is when this is called."""
+        return self.wall.timestamp()
 
     def spy(self, backend: str, operation: str) -> Spy:
         """Stand before an operation."""
@@ -291,9 +295,31 @@ def test_key_is_held_as_the_new_policy_says(shop: Shop) -> None:
     shop.keys.encrypt("acme", b"x")
     assert asked.count == 4
     asked.failure = DOWN
-    for use in (lambda: shop.keys.decrypt("acme", message), lambda: shop.keys.encrypt("acme", b"")):
-        with pytest.raises(ServiceUnavailable):
-            use()
+    with pytest.raises(ServiceUnavailable):
+        shop.keys.decrypt("acme", message)
+    with pytest.raises(ServiceUnavailable):
+        shop.keys.encrypt("acme", b"x")
+
+
+def test_key_that_is_fetched_while_its_policy_changes_is_not_held(shop: Shop) -> None:
+    """It was unwrapped under the old policy, for the old time."""
+    shop.table["policies"]["each"] = {"wrap_with": ["cust:each"], "key_ttl": "0s"}
+    shop.kms.reload()
+    shop.keys.create("acme")
+    message = shop.keys.encrypt("acme", b"x")
+    shop.keys._cache.clear()
+    fetches = shop.spy("ours", "unwrap_key")
+
+    def change() -> None:
+        fetches.before = None
+        shop.keys.set_policy("acme", "each")
+
+    fetches.before = change
+    assert shop.keys.decrypt("acme", message) == b"x"
+    asked = shop.spy("cust", "unwrap_key")
+    for expected in (1, 2):
+        assert shop.keys.decrypt("acme", message) == b"x"
+        assert asked.count == expected
 
 
 def test_policy_set_elsewhere_is_obeyed_within_the_rings_ttl(shop: Shop) -> None:
@@ -507,12 +533,11 @@ def test_reload_closes_what_is_gone_after_its_time(
     del shop.table["backends"]["gone"]
     shop.kms.reload()
     assert "gone" not in shop.kms._wiring.bindings
-    assert not gone._closed
+    assert [gone._closed, ours._closed] == [False, False]
     (timer,) = timers
     assert timer.interval == 14.0
     timer.work(*timer.args)
-    assert gone._closed
-    assert not ours._closed
+    assert [gone._closed, ours._closed] == [True, False]
     shop.keys.create("acme")
 
 
@@ -533,7 +558,7 @@ def test_reload_that_a_close_overtakes_opens_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A KMS that is closed stays closed, and so does what the reload had begun to bind."""
-    real = runtime.Wiring
+    real = wiring.Wiring
     made: list[Any] = []
 
     def slow(*arguments: Any) -> Any:
@@ -546,7 +571,7 @@ def test_reload_that_a_close_overtakes_opens_nothing(
         return wiring
 
     closers: list[threading.Thread] = []
-    monkeypatch.setattr(runtime, "Wiring", slow)
+    monkeypatch.setattr("sentra_kms.runtime.Wiring", slow)
     shop.table["backends"]["new"] = {"type": "memory"}
     with contextlib.suppress(UnsupportedOperation):
         shop.kms.reload()
@@ -769,7 +794,7 @@ def test_fork_during_a_reload_does_not_stop_the_childs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that held the lock stayed in the parent."""
-    real = runtime.Wiring
+    real = wiring.Wiring
     entered, release = threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> Any:
@@ -777,7 +802,7 @@ def test_fork_during_a_reload_does_not_stop_the_childs(
         release.wait(WAIT)
         return real(*arguments)
 
-    monkeypatch.setattr(runtime, "Wiring", slow)
+    monkeypatch.setattr("sentra_kms.runtime.Wiring", slow)
     thread = threading.Thread(target=shop.kms.reload, daemon=True)
     thread.start()
     assert entered.wait(WAIT)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from sentra_kms.context import Context
 from sentra_kms.errors import KMSError
-from sentra_kms.keys.cache import Bounds, KeyCache
+from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.ring import Ring, Version, decode
+from sentra_kms.keys.source import Bounds
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.material import KeyMaterial
 from tests.reader import reader, writer
