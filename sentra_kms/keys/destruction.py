@@ -22,6 +22,9 @@ from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
 
 
+_MAX_TOLD = 1024  # characters of an actor's name, or of a request id, in a receipt
+
+
 class Destroyed(msgspec.Struct, frozen=True):
     """What was destroyed of one tenant, and what may still hold wraps of it."""
 
@@ -68,7 +71,8 @@ class Destruction:
         """Destroy every scheduled version whose time has come, tenant by tenant."""
         destroyed: list[Destroyed] = []
         failed: dict[str, KMSError] = {}
-        for tenant in self._rings.store.tenants():
+        # All names first: a list that breaks off may not cost the report of what was destroyed.
+        for tenant in tuple(self._rings.store.tenants()):
             try:
                 found = self._of(tenant)
             except KMSError as error:
@@ -90,7 +94,7 @@ class Destruction:
 
         def change(loaded: Loaded) -> Ring | None:
             nonlocal before
-            before = loaded
+            before = _last_with_wraps(before, loaded)
             if operation == "revoke" and loaded.ring.policy == DEFAULT_POLICY:
                 raise UnsupportedOperation(
                     f"tenant '{tenant}' follows the default policy and has no KEK of its own to "
@@ -113,8 +117,8 @@ class Destruction:
                 before.ring,
                 ring.sequence,
                 time=self._clock(),
-                actor=acting.name if acting else None,
-                request=acting.request_id if acting else None,
+                actor=_told(acting.name) if acting else None,
+                request=_told(acting.request_id) if acting else None,
                 remains=remains,
             ),
         )
@@ -125,14 +129,17 @@ class Destruction:
 
         def change(loaded: Loaded) -> Ring | None:
             nonlocal before, numbers
-            before = loaded
             versions = states.due(loaded.ring, self._clock())
+            if not versions:
+                return None  # also when this call destroyed them, and the answer was lost
+            before = loaded
             numbers = tuple(version.version for version in versions)
-            return states.destroyed(loaded.ring, versions) if versions else None
+            return states.destroyed(loaded.ring, versions)
 
         ring = self._rings.change(tenant, change)
+        numbers = tuple(each for each in numbers if _is_destroyed(ring, each))
         if before is None or not numbers:
-            return None
+            return None  # nothing was due, or somebody else took it back in time
         self._replace(ring)
         return Destroyed(tenant, numbers, self._remains(before.ring, ring))
 
@@ -158,3 +165,22 @@ class Destruction:
                 )
             )
         return tuple(found)
+
+
+def _last_with_wraps(before: Loaded | None, now: Loaded) -> Loaded:
+    """Return the ring as it was before this call, whose own save may have come in between."""
+    if before is None or any(version.wraps for version in now.ring.versions):
+        return now
+    return before
+
+
+def _is_destroyed(ring: Ring, number: int) -> bool:
+    version = ring.find(number)
+    return version is not None and version.state == "destroyed"
+
+
+def _told(text: str | None) -> str | None:
+    """Return text as a receipt can hold it: the keys are gone, and it must not fail any more."""
+    if not text:
+        return None
+    return text[:_MAX_TOLD].encode("utf-8", "backslashreplace").decode("utf-8")
