@@ -90,10 +90,9 @@ class KMS:
             return kept[1]
         if self._closed:
             return health.Health(live=False, ready=False, backends=())
-        backends = health.examine(self._wiring)
-        answers = all(backend.ok for backend in backends)
-        ready = answers or (self._keys is not None and self._keys.can_coast())
-        found = health.Health(live=True, ready=ready, backends=backends)
+        examined = health.examine(self._wiring)
+        ready = examined.suffices or (self._keys is not None and self._keys.can_coast())
+        found = health.Health(live=True, ready=ready, backends=examined.backends)
         self._health = self._now(), found
         return found
 
