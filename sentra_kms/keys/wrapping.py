@@ -142,7 +142,7 @@ class Wrapping:
                 failures[kek] = error
                 if len(keks) - len(failures) < self.policy.min_wraps:
                     raise
-        return Wrapped(tuple(wraps), tuple(failures))
+        return Wrapped(tuple(wraps), tuple(map(str, failures)))
 
     def _usable(self, version: Version, tenant: str) -> list[tuple[KekName, Wrap]]:
         wraps = {wrap.kek: wrap for wrap in version.wraps}
