@@ -21,7 +21,6 @@ from sentra_kms.keys.store import Loaded
 from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
 
-
 _MAX_TOLD = 1024  # characters of an actor's name, or of a request id, in a receipt
 
 
