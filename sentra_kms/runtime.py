@@ -137,11 +137,19 @@ class KMS:
             if TENANT_PLACE not in kek
         ]
         found += [
+            Finding("ok", kek, "is another KEK for each tenant, none of which was tried")
+            for kek in wrapping_keks(wiring.settings.policies)
+            if TENANT_PLACE in kek
+        ]
+        found += [
             _tried(source, partial(self._describe_auth, source))
             for source in keys.authenticate_with
         ]
         stores = [keys.store] + ([keys.previous_store] if keys.previous_store else [])
-        return [*found, *(_tried(store, partial(self._describe_store, store)) for store in stores)]
+        found += [_tried(store, partial(self._describe_store, store)) for store in stores]
+        if keys.previous_store is None or any(f.level == "error" for f in found[-2:]):
+            return found
+        return [*found, self._unmoved(keys.store, keys.previous_store)]
 
     def close(self) -> None:
         """Forget keys and close every backend; later operations raise."""
@@ -189,6 +197,20 @@ class KMS:
     def _describe_store(self, name: str) -> str:
         page = self._wiring.bindings[name].list_rings(None, 1)
         return "keeps key rings" if page.tenants else "keeps key rings, none yet"
+
+    def _unmoved(self, store: str, previous: str) -> Finding:
+        """Say which tenants are in the previous store alone, by the names that both list."""
+        plan = self._wiring.plan
+        try:
+            names = [] if plan is None else list(plan.store.unmoved())
+        except KMSError as error:
+            return Finding("error", previous, error.message)
+        if not names:
+            advice = "take previous_store out of [keys] when every process reads the new store"
+            return Finding("ok", previous, f"holds no key ring that is not in '{store}'", advice)
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        told = f"{len(names)} key rings are here and not in '{store}' yet: {shown}"
+        return Finding("warning", previous, told, "`sentra-kms tenant move --all` moves them")
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:

@@ -55,8 +55,8 @@ class Entry:
         "openers",
         "policy",
         "read",
-        "tenant",
         "seat",
+        "tenant",
     )
 
     def __init__(self, ring: Ring, read: float) -> None:
