@@ -306,3 +306,23 @@ def test_policies_are_completed(typed: str, offered: list[str]) -> None:
     assert completions() == [f"plain,{each}" for each in offered]
     Path("sentra-kms.toml").write_text("nonsense", encoding="utf-8")
     assert completions() == []
+
+
+def test_two_deployments_come_before_a_move() -> None:
+    """With both stores, in either order, each process finds what the other creates; a ring that
+    has moved is refused by who still has the first order."""
+    first, second = 'store = "local"\nprevious_store = "other"', IN_OTHER
+    for own, keys, others in (("a", first, second), ("b", second, first)):
+        configure(keys)
+        assert run("tenant", "create", own).exit_code == 0
+        configure(others)
+        assert run("encrypt", own, "--base64", stdin=b"x").exit_code == 0
+        assert run("tenant", "rotate", own).exit_code == 0
+        assert run("tenant", "create", own).exit_code == 5
+    configure(second)
+    assert run("tenant", "move", "--all").exit_code == 0
+    configure(first)
+    refused = run("tenant", "rotate", "a")
+    assert refused.exit_code == 12
+    assert "has moved to 'other': name that as store" in refused.stderr
+    assert run("tenant", "rotate", "b").exit_code == 0
