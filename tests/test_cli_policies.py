@@ -309,8 +309,10 @@ def test_policies_are_completed(typed: str, offered: list[str]) -> None:
 
 
 def test_two_deployments_come_before_a_move() -> None:
-    """With both stores, in either order, each process finds what the other creates; a ring that
-    has moved is refused by who still has the first order."""
+    """In either order of the two stores each process finds what the other creates.
+
+    A ring that has moved is refused by who still has the first order.
+    """
     first, second = 'store = "local"\nprevious_store = "other"', IN_OTHER
     for own, keys, others in (("a", first, second), ("b", second, first)):
         configure(keys)

@@ -60,8 +60,8 @@ def destroy_due(session: Session) -> None:
     if session.json:
         write_json({"tenants": ended})
     else:
-        for each in report.destroyed:
-            _show(each)
+        for done in report.destroyed:
+            _show(done)
         for each in ended:
             if each.error is not None:
                 complain(each.tenant, each.error)

@@ -23,28 +23,20 @@ _DIGITS = 9
 _TITLES = (("ok", "Fine", "green"), ("warning", "Warnings", "yellow"), ("error", "Errors", "red"))
 
 
-class Rings(click.ParamType):
-    """A number of rings, or `all`, which is `None`."""
-
-    name = "rings"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        """Return the number, or fail."""
-        text = str(value)
-        if text == "all":
-            return None
-        if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
-            self.fail("write a number, or `all`", param, ctx)
-        return int(text)
+def _rings(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    """Read a number of rings, or `all`, which is `None`."""
+    if value == "all":
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) <= _DIGITS):
+        raise click.BadParameter("write a number, or `all`")
+    return int(value)
 
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Fetch nothing: no secret, no KEK, no key ring.")
 @click.option(
     "--rings",
-    type=Rings(),
+    callback=_rings,
     default=str(MOST_RINGS),
     show_default=True,
     metavar="NUMBER|all",

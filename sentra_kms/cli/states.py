@@ -19,22 +19,17 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 _LONGEST = timedelta(days=3650)
 
 
-class Grace(click.ParamType):
-    """A duration as in the configuration, ten years at most."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """Return the time, or fail with what a duration looks like."""
-        try:
-            seconds = float(parse_duration(value))
-        except (ValueError, OverflowError) as error:
-            self.fail(str(error), param, ctx)
-        if seconds > _LONGEST.total_seconds():
-            self.fail("ten years are the longest time of grace", param, ctx)
-        return timedelta(seconds=seconds)
+def _grace(context: click.Context, option: click.Parameter, value: str) -> timedelta:
+    """Read a duration as in the configuration."""
+    try:
+        seconds = float(parse_duration(value))
+    except (ValueError, OverflowError) as error:
+        failure = str(error)
+    else:
+        if seconds <= _LONGEST.total_seconds():
+            return timedelta(seconds=seconds)
+        failure = "ten years are the longest time of grace"
+    raise click.BadParameter(failure)
 
 
 def _of_a_version(command: _Command) -> _Command:
@@ -74,7 +69,7 @@ def enable(session: Session, *, name: str, version: int) -> None:
 @_of_a_version
 @click.option(
     "--after",
-    type=Grace(),
+    callback=_grace,
     required=True,
     metavar="TIME",
     help="The time of grace, like 30d; 10 years at most.",
