@@ -30,6 +30,23 @@ class KMS:
 
     Opens no connection and reads no secret before the first operation that needs it. A context
     manager, synchronous and asynchronous; `close` may be called more than once.
+
+    >>> import sentra_kms
+    >>> backends = {"ours": {"type": "memory"}}
+    >>> keys = {"wrap_with": ["ours:k"], "store": "ours"}
+    >>> table = {"development": True, "backends": backends, "keys": keys}
+    >>> with sentra_kms.load({"try": table}, "try") as kms:
+    ...     kms.keys.create("acme").policy
+    ...     sorted(kms.warm(["acme", "nobody"]))  # who failed
+    ...     kms.health().ready
+    ...     backends["theirs"] = {"type": "memory"}
+    ...     table["policies"] = {"bank": {"wrap_with": ["theirs:k"]}}
+    ...     kms.reload()
+    ...     kms.keys.create("bigbank", policy="bank").policy
+    'default'
+    ['nobody']
+    True
+    'bank'
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from sentra_kms.errors import (
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Runner
 from sentra_kms.keys.cache import Bounds, KeyCache
-from sentra_kms.keys.changes import KeySource, Made, Plan, Rings
+from sentra_kms.keys.changes import KeySource, Made, Plan, Rings, check_request
 from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
 from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.message import Buffer
@@ -35,13 +35,26 @@ from sentra_kms.tenant import check_tenant
 if TYPE_CHECKING:
     from sentra_kms.keys.aio import AsyncKeyManager
 
-_MAX_REQUEST = 256  # characters of a request id
 _MAX_GRACE = timedelta(days=3650)
 _MAX_HANDLES = 4096
 
 
 class KeyManager:
     """Per-tenant envelope encryption. Safe to use from many threads and after a fork.
+
+    >>> import sentra_kms
+    >>> backends = {"memory": {"type": "memory"}}
+    >>> keys = {"wrap_with": ["memory:k"], "store": "memory"}
+    >>> table = {"development": True, "backends": backends, "keys": keys}
+    >>> with sentra_kms.load({"try": table}, "try") as kms:
+    ...     kms.keys.create("acme").primary
+    ...     kms.keys.rotate("acme").primary
+    ...     [each.state for each in kms.keys.disable("acme", 1).versions]
+    ...     kms.keys.shred("acme", confirm="acme").destroyed.versions
+    1
+    2
+    ['disabled', 'enabled']
+    (1, 2)
 
     `clock` gives seconds since the epoch for the times in rings; `now` is monotonic.
     """
@@ -148,7 +161,7 @@ class KeyManager:
         """
         check_tenant(tenant)
         if request_id is not None:
-            _check_request(request_id)
+            check_request(request_id)
         made: Made | None = None
 
         def change(loaded: Loaded) -> Ring | None:
@@ -158,7 +171,7 @@ class KeyManager:
                 return None
             if made is not None and any(v.check == made.version.check for v in ring.versions):
                 return None  # saved by this call, though the answer was lost
-            _refuse_shredded(ring)
+            states.refuse_shredded(ring)
             wrapping = self._rings.wrapping(ring.policy, tenant)
             where = ring.where(ring.next_number())
             made = self._rings.new_version(wrapping, where, request_id)
@@ -376,20 +389,3 @@ class KeyManager:
 
 def _bounds(cache: CacheSettings) -> Bounds:
     return Bounds(float(cache.ring_ttl), float(cache.max_stale), cache.max_keys)
-
-
-def _check_request(request_id: str) -> None:
-    try:
-        valid = type(request_id) is str and bool(request_id.encode("utf-8"))
-    except UnicodeEncodeError:
-        valid = False
-    if not valid or len(request_id) > _MAX_REQUEST:
-        raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")
-
-
-def _refuse_shredded(ring: Ring) -> None:
-    if ring.primary is None and all(version.state == "destroyed" for version in ring.versions):
-        raise KeyUnavailable(
-            f"tenant '{ring.tenant}' was shredded: its keys are destroyed, and it gets no new one",
-            subject=ring.tenant,
-        )

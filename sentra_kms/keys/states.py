@@ -89,6 +89,15 @@ def shredded(ring: Ring) -> Ring | None:
     return without_primary(ring, tuple(_erased(each) for each in ring.versions))
 
 
+def refuse_shredded(ring: Ring) -> None:
+    """Raise `KeyUnavailable` for a ring whose tenant was shredded."""
+    if ring.primary is None and all(version.state == "destroyed" for version in ring.versions):
+        raise KeyUnavailable(
+            f"tenant '{ring.tenant}' was shredded: its keys are destroyed, and it gets no new one",
+            subject=ring.tenant,
+        )
+
+
 def _erased(version: Version) -> Version:
     return msgspec.structs.replace(version, state="destroyed", wraps=(), missing=())
 
