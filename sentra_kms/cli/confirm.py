@@ -30,14 +30,15 @@ def confirmed(session: Session, tenant: str, given: str | None, what: str) -> st
     `what` says what comes to pass. Raises `UsageError` for another name, with nothing changed,
     and where there is nobody to ask.
     """
-    if given is None:
+    name = given
+    if name is None:
         if session.json or not from_terminal():
             raise click.UsageError(
                 "Nobody can be asked here: add `--confirm NAME`, the tenant's name again, if this "
                 "is meant."
             )
         click.echo(f"{what}\nType the tenant's name to go on: ", nl=False, err=True)
-        given = sys.stdin.readline(_MAX_LINE).strip()
-    if given != tenant:
+        name = sys.stdin.readline(_MAX_LINE).strip()
+    if name != tenant:
         raise click.UsageError("That is not the tenant's name: nothing was changed.")
-    return given
+    return name

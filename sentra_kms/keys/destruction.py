@@ -16,7 +16,7 @@ from sentra_kms.events import current_actor
 from sentra_kms.keys import states
 from sentra_kms.keys.changes import Rings
 from sentra_kms.keys.receipt import Operation, Remains, make_receipt
-from sentra_kms.keys.ring import Ring, format_time
+from sentra_kms.keys.ring import Ring, Version, format_time
 from sentra_kms.keys.store import Loaded
 from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
@@ -89,11 +89,12 @@ class Destruction:
                 f"to {operation} a tenant, confirm it by its id: confirm='{tenant}'",
                 subject=tenant,
             )
-        before: Loaded | None = None
+        before: list[Loaded] = []  # as it was last with its wraps
 
         def change(loaded: Loaded) -> Ring | None:
-            nonlocal before
-            before = _last_with_wraps(before, loaded)
+            # This call's own save may have come in between, its answer lost.
+            if not before or any(version.wraps for version in loaded.ring.versions):
+                before[:] = [loaded]
             if operation == "revoke" and loaded.ring.policy == DEFAULT_POLICY:
                 raise UnsupportedOperation(
                     f"tenant '{tenant}' follows the default policy and has no KEK of its own to "
@@ -103,17 +104,16 @@ class Destruction:
             return states.shredded(loaded.ring)
 
         ring = self._rings.change(tenant, change)
-        assert before is not None  # noqa: S101 - `change` was called, or it would have raised
         self._replace(ring)
         acting = current_actor()
-        remains = self._remains(before.ring, ring)
+        remains = self._remains(before[0].ring, ring)
         numbers = tuple(version.version for version in ring.versions)
         return Shredded(
             Destroyed(tenant, numbers, remains),
             make_receipt(
                 self._rings.store.authenticator,
                 operation,
-                before.ring,
+                before[0].ring,
                 ring.sequence,
                 time=self._clock(),
                 actor=_told(acting.name) if acting else None,
@@ -123,24 +123,22 @@ class Destruction:
         )
 
     def _of(self, tenant: str) -> Destroyed | None:
-        before: Loaded | None = None
-        numbers: tuple[int, ...] = ()
+        due: list[tuple[Ring, tuple[Version, ...]]] = []
 
         def change(loaded: Loaded) -> Ring | None:
-            nonlocal before, numbers
             versions = states.due(loaded.ring, self._clock())
             if not versions:
                 return None  # also when this call destroyed them, and the answer was lost
-            before = loaded
-            numbers = tuple(version.version for version in versions)
+            due[:] = [(loaded.ring, versions)]
             return states.destroyed(loaded.ring, versions)
 
         ring = self._rings.change(tenant, change)
-        numbers = tuple(each for each in numbers if _is_destroyed(ring, each))
-        if before is None or not numbers:
-            return None  # nothing was due, or somebody else took it back in time
-        self._replace(ring)
-        return Destroyed(tenant, numbers, self._remains(before.ring, ring))
+        for before, versions in due:
+            numbers = tuple(each.version for each in versions if _is_destroyed(ring, each.version))
+            if numbers:  # else somebody took it back in time
+                self._replace(ring)
+                return Destroyed(tenant, numbers, self._remains(before, ring))
+        return None
 
     def _remains(self, before: Ring, after: Ring) -> tuple[Remains, ...]:
         """Erase what else holds the wraps that are gone, and tell what is left."""
@@ -164,13 +162,6 @@ class Destruction:
                 )
             )
         return tuple(found)
-
-
-def _last_with_wraps(before: Loaded | None, now: Loaded) -> Loaded:
-    """Return the ring as it was before this call, whose own save may have come in between."""
-    if before is None or any(version.wraps for version in now.ring.versions):
-        return now
-    return before
 
 
 def _is_destroyed(ring: Ring, number: int) -> bool:
