@@ -21,7 +21,7 @@ from sentra_kms.keys.store import Loaded
 from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
 
-_MAX_TOLD = 1024  # characters of an actor's name, or of a request id, in a receipt
+_MAX_TOLD = 1024  # characters of an actor's name, a request id or a store's text, in a receipt
 
 
 class Destroyed(msgspec.Struct, frozen=True):
@@ -152,7 +152,10 @@ class Destruction:
             for wrap in version.wraps
         }
         found = [Remains("memory of processes that hold the keys", until)]
-        found += self._rings.store.purge(before.tenant)
+        found += (
+            Remains(_told(each.where) or "a place without a name", each.until)
+            for each in self._rings.store.purge(before.tenant)
+        )
         if keks:
             found.append(
                 Remains(

@@ -10,7 +10,7 @@ import pytest
 from sentra_kms.config import read_settings
 from sentra_kms.errors import Conflict, ServiceUnavailable
 from sentra_kms.events import actor
-from sentra_kms.keys.receipt import Receipt, verify_receipt
+from sentra_kms.keys.receipt import Receipt, Remains, verify_receipt
 from sentra_kms.keys.store import RingStore
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import Later, ManualClock, Spy, memory_config
@@ -105,3 +105,19 @@ def test_nothing_is_destroyed_unreported_when_the_list_breaks_off(
             kms.keys.destroy_due()
     assert kms.keys.describe("acme").versions[0].state == "scheduled"
     assert [each.tenant for each in kms.keys.destroy_due().destroyed] == ["acme", "other"]
+
+
+def test_receipt_is_handed_out_whatever_a_store_says_of_what_remains(
+    kms: KMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a backend calls a place, or why it failed, may not cost the receipt either."""
+    places = ["", "disk \udcff", "x" * 2_000_000]
+    monkeypatch.setattr(RingStore, "purge", lambda *_: [Remains(each, None) for each in places])
+    shredded = kms.keys.shred("acme", confirm="acme")
+    receipt = said(kms, shredded.receipt)
+    assert receipt.remains == shredded.destroyed.remains
+    assert [each.where for each in receipt.remains[1:4]] == [
+        "a place without a name",
+        r"disk \udcff",
+        "x" * 1024,
+    ]
