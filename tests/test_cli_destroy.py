@@ -328,6 +328,15 @@ def test_asking_at_a_terminal(tmp_path: Path) -> None:
     assert verified((tmp_path / "acme.receipt").read_bytes()).tenant == "acme"
 
 
+def test_programs_are_not_asked_at_a_terminal() -> None:
+    """With `--json` nothing but JSON is written, so the name has to be given."""
+    code, shown = on_terminal("tenant", "shred", "acme", "--json", typed=b"acme\n")
+    assert code == 2
+    assert "--confirm NAME" in shown
+    assert "Type the tenant's name" not in shown
+    assert states() == ["enabled", "enabled"]
+
+
 def test_receipt_is_refused_to_a_terminal() -> None:
     """Before anybody is asked, and with no key destroyed."""
     code, shown = on_terminal("tenant", "shred", "acme", typed=b"acme\n", NO_COLOR="1")

@@ -881,6 +881,9 @@ def test_a_kek_of_two_environments(house: House, site: Path) -> None:
     table["backends"]["acme-eu"]["address"] = "eu"
     table["keys"]["wrap_with"] = ["acme-eu:others"]
     assert bad(house.diagnose(offline=True)) == []
+    table["policies"] = {"gold": {"wrap_with": ["acme-eu:tenants"]}}
+    [told] = bad(house.diagnose(offline=True))
+    assert (told.level, told.subject) == ("warning", "acme:tenants and acme-eu:tenants")
 
 
 OBSERVER = """

@@ -160,6 +160,13 @@ def test_version_that_no_kek_unwraps(house: House) -> None:
     assert lost.message == "no KEK of the policy unwraps a version of tenant acme"
 
 
+def test_destroyed_version_needs_no_wrap(house: House) -> None:
+    """It has none, and that is as it should be."""
+    with sentra_kms.load(house.tables) as kms:
+        kms.keys.shred("acme", "acme")
+    assert bad(house.diagnose()) == []
+
+
 def test_policy_that_is_gone(house: House) -> None:
     """Its tenants' keys cannot be unwrapped, which is an error."""
     create(house, "bigbank", "otherbank", policy="bank")
