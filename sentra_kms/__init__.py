@@ -63,8 +63,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from sentra_kms.keys.info import RingInfo
+    from sentra_kms.health import BackendHealth, Health
+    from sentra_kms.keys.aio import AsyncKeyManager, AsyncTenantKeys
+    from sentra_kms.keys.destruction import Destroyed, DestroyReport, Shredded
+    from sentra_kms.keys.info import RingInfo, VersionInfo, WrapInfo
     from sentra_kms.keys.manager import KeyManager
+    from sentra_kms.keys.receipt import Remains
     from sentra_kms.keys.tenant_keys import TenantKeys
     from sentra_kms.runtime import KMS
     from sentra_kms.secrets.manager import SecretManager
@@ -72,22 +76,38 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 _LAZY = {
+    "AsyncKeyManager": "sentra_kms.keys.aio",
+    "AsyncTenantKeys": "sentra_kms.keys.aio",
+    "BackendHealth": "sentra_kms.health",
+    "DestroyReport": "sentra_kms.keys.destruction",
+    "Destroyed": "sentra_kms.keys.destruction",
+    "Health": "sentra_kms.health",
     "KMS": "sentra_kms.runtime",
     "KeyManager": "sentra_kms.keys.manager",
+    "Remains": "sentra_kms.keys.receipt",
     "RingInfo": "sentra_kms.keys.info",
     "SecretManager": "sentra_kms.secrets.manager",
+    "Shredded": "sentra_kms.keys.destruction",
     "TenantKeys": "sentra_kms.keys.tenant_keys",
+    "VersionInfo": "sentra_kms.keys.info",
     "Watch": "sentra_kms.secrets.watch",
+    "WrapInfo": "sentra_kms.keys.info",
 }
 __all__ = [
     "KMS",
     "AccessDenied",
     "AlreadyExists",
+    "AsyncKeyManager",
+    "AsyncTenantKeys",
     "AuditFailed",
     "AuthenticationFailed",
+    "BackendHealth",
     "ConfigurationError",
     "Conflict",
     "DecryptionFailed",
+    "DestroyReport",
+    "Destroyed",
+    "Health",
     "KMSError",
     "KeyManager",
     "KeyMaterial",
@@ -97,19 +117,23 @@ __all__ = [
     "NotFound",
     "PluginError",
     "Reference",
+    "Remains",
     "RingInfo",
     "RingRejected",
     "Secret",
     "SecretManager",
     "SecretNotFound",
     "ServiceUnavailable",
+    "Shredded",
     "TenantKeys",
     "TenantNotFound",
     "Throttled",
     "Timeout",
     "UnsupportedOperation",
     "VendorError",
+    "VersionInfo",
     "Watch",
+    "WrapInfo",
     "__version__",
     "actor",
     "load",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from sentra_kms.errors import KMSError, TenantNotFound
-from sentra_kms.reference import TENANT_PLACE
+from sentra_kms.reference import TENANT_PLACE, KekName
+from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.wiring import Wiring, wrapping_keks
 
 _PROBE = "sentra-kms-health"
@@ -23,8 +26,10 @@ class BackendHealth(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     """A process's health.
 
-    `live`: it is not closed. `ready`: it can serve, since every backend answers or what is in
-    memory may go on for now. `backends`: those that keys and key rings are asked of.
+    `live`: it is not closed. `ready`: it can serve, since the stores of key rings answer and at
+    least one KEK of `[ENV.keys]` does, or what is in memory may go on for now. A KEK of another
+    policy makes no process unready: a customer who takes theirs back would take everybody's
+    service along. `backends`: all that keys and key rings are asked of, and what fails there.
     """
 
     live: bool
@@ -32,29 +37,58 @@ class Health(msgspec.Struct, frozen=True):
     backends: tuple[BackendHealth, ...]
 
 
-def examine(wiring: Wiring) -> tuple[BackendHealth, ...]:
+class Examined(NamedTuple):
+    """What the backends answered, and whether that is enough to serve from."""
+
+    backends: tuple[BackendHealth, ...]
+    suffices: bool
+
+
+def examine(wiring: Wiring) -> Examined:
     """Ask the stores for a ring, and each KEK to describe itself."""
-    problems: dict[str, list[str]] = {}
     keys = wiring.settings.keys
     if keys is None:
-        return ()
-    for store in filter(None, (keys.store, keys.previous_store)):
-        found = problems.setdefault(store, [])
-        try:
-            wiring.bindings[store].load_ring(_PROBE)
-        except TenantNotFound:
-            pass
-        except KMSError as error:
-            found.append(error.message)
-    for kek in wrapping_keks(wiring.settings.policies):
-        found = problems.setdefault(kek.backend, [])
-        if TENANT_PLACE in kek:
-            continue  # each tenant has another
-        try:
-            wiring.bindings[kek.backend].describe_key(kek.key)
-        except KMSError as error:
-            found.append(f"{kek}: {error.message}")
-    return tuple(
-        BackendHealth(name, not found, tuple(dict.fromkeys(found)))
-        for name, found in sorted(problems.items())
+        return Examined((), suffices=True)
+    named = wrapping_keks(wiring.settings.policies)
+    stores = [_ask_store(wiring, name) for name in (keys.store, keys.previous_store) if name]
+    # Where each tenant has another KEK there is none to ask; its backend is named all the same.
+    keks = [_ask_kek(wiring, kek) for kek in named if TENANT_PLACE not in kek]
+    problems: dict[str, list[str]] = {kek.backend: [] for kek in named}
+    for asked in (*stores, *keks):
+        told = problems.setdefault(asked.backend, [])
+        if asked.problem is not None and asked.problem not in told:
+            told.append(asked.problem)
+    failed = {asked.kek for asked in keks if asked.problem is not None}
+    ours = wiring.settings.policies[DEFAULT_POLICY].wrap_with
+    return Examined(
+        tuple(
+            BackendHealth(name, not found, tuple(found)) for name, found in sorted(problems.items())
+        ),
+        suffices=all(asked.problem is None for asked in stores) and not failed.issuperset(ours),
     )
+
+
+class _Asked(NamedTuple):
+    """One question: to which backend, about which KEK, and what is wrong, `None` if nothing."""
+
+    backend: str
+    kek: str | None
+    problem: str | None
+
+
+def _ask_store(wiring: Wiring, name: str) -> _Asked:
+    try:
+        wiring.bindings[name].load_ring(_PROBE)
+    except TenantNotFound:
+        pass
+    except KMSError as error:
+        return _Asked(name, None, error.message)
+    return _Asked(name, None, None)
+
+
+def _ask_kek(wiring: Wiring, kek: KekName) -> _Asked:
+    try:
+        wiring.bindings[kek.backend].describe_key(kek.key)
+    except KMSError as error:
+        return _Asked(kek.backend, kek, f"{kek}: {error.message}")
+    return _Asked(kek.backend, kek, None)

@@ -40,6 +40,23 @@ class KMS(ProcessBound):
 
     Opens no connection and reads no secret before the first operation that needs it. A context
     manager, synchronous and asynchronous; `close` may be called more than once.
+
+    >>> import sentra_kms
+    >>> backends = {"ours": {"type": "memory"}}
+    >>> keys = {"wrap_with": ["ours:k"], "store": "ours"}
+    >>> table = {"development": True, "backends": backends, "keys": keys}
+    >>> with sentra_kms.load({"try": table}, "try") as kms:
+    ...     kms.keys.create("acme").policy
+    ...     sorted(kms.warm(["acme", "nobody"]))  # who failed
+    ...     kms.health().ready
+    ...     backends["theirs"] = {"type": "memory"}
+    ...     table["policies"] = {"bank": {"wrap_with": ["theirs:k"]}}
+    ...     kms.reload()
+    ...     kms.keys.create("bigbank", policy="bank").policy
+    'default'
+    ['nobody']
+    True
+    'bank'
     """
 
     def __init__(
@@ -143,10 +160,9 @@ class KMS(ProcessBound):
         kept = self._kept_health()  # by who asked while this thread looked
         if kept is not None:
             return kept
-        backends = examine_backends(self._wiring)
-        answers = all(backend.ok for backend in backends)
-        ready = answers or (self._keys is not None and self._keys.can_coast())
-        found = Health(live=True, ready=ready, backends=backends)
+        examined = examine_backends(self._wiring)
+        ready = examined.suffices or (self._keys is not None and self._keys.can_coast())
+        found = Health(live=True, ready=ready, backends=examined.backends)
         self._health = self._now(), found
         return found
 
@@ -195,11 +211,19 @@ class KMS(ProcessBound):
             if TENANT_PLACE not in kek
         ]
         found += [
+            Finding("ok", kek, "is another KEK for each tenant, none of which was tried")
+            for kek in wrapping_keks(wiring.settings.policies)
+            if TENANT_PLACE in kek
+        ]
+        found += [
             _tried(source, partial(self._describe_auth, source))
             for source in keys.authenticate_with
         ]
         stores = [keys.store] + ([keys.previous_store] if keys.previous_store else [])
-        return [*found, *(_tried(store, partial(self._describe_store, store)) for store in stores)]
+        found += [_tried(store, partial(self._describe_store, store)) for store in stores]
+        if keys.previous_store is None or any(f.level == "error" for f in found[-2:]):
+            return found
+        return [*found, self._unmoved(keys.store, keys.previous_store)]
 
     def close(self) -> None:
         """Forget keys and secrets and close every backend; later operations raise."""
@@ -268,6 +292,20 @@ class KMS(ProcessBound):
     def _describe_store(self, name: str) -> str:
         page = self._wiring.bindings[name].list_rings(None, 1)
         return "keeps key rings" if page.tenants else "keeps key rings, none yet"
+
+    def _unmoved(self, store: str, previous: str) -> Finding:
+        """Say which tenants are in the previous store alone, by the names that both list."""
+        plan = self._wiring.plan
+        try:
+            names = [] if plan is None else list(plan.store.unmoved())
+        except KMSError as error:
+            return Finding("error", previous, error.message)
+        if not names:
+            advice = "take previous_store out of [keys] when every process reads the new store"
+            return Finding("ok", previous, f"holds no key ring that is not in '{store}'", advice)
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        told = f"{len(names)} key rings are here and not in '{store}' yet: {shown}"
+        return Finding("warning", previous, told, "`sentra-kms tenant move --all` moves them")
 
 
 class _Retiring:

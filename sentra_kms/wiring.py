@@ -28,7 +28,14 @@ from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName, Reference
 from sentra_kms.secrets.fetch import fetch_value
-from sentra_kms.settings import AuthSource, BackendConfig, KeysSettings, Policy, Settings
+from sentra_kms.settings import (
+    DEFAULT_POLICY,
+    AuthSource,
+    BackendConfig,
+    KeysSettings,
+    Policy,
+    Settings,
+)
 from sentra_kms.sources import backend_config
 
 _AUTH_KEY_SIZE = 32
@@ -143,12 +150,12 @@ class Wiring:
         )
 
     def _plan(self, keys: KeysSettings) -> Plan:
-        place = f"[{self.settings.environment}.keys]"
+        place = self._table("keys")
         policies = self.settings.policies
-        for policy in policies.values():
+        for policy in policies.values():  # the default one first, which is what `place` says
+            table = place if policy.name == DEFAULT_POLICY else self._table("policies", policy.name)
             for kek in policy.unwrap_with:
-                where = f"{place} names the KEK '{kek}'"
-                self.bindings[kek.backend].require("wrap_key", where)
+                self.bindings[kek.backend].require("wrap_key", f"{table} names the KEK '{kek}'")
         for store in filter(None, (keys.store, keys.previous_store)):
             self.bindings[store].require("save_ring", f"{place} keeps rings in '{store}'")
         for source in keys.authenticate_with:
@@ -164,6 +171,9 @@ class Wiring:
             RingStore(self.bindings[keys.store], authenticator, self._ground.seen, previous),
             {name: self._wrapping(policy) for name, policy in policies.items()},
         )
+
+    def _table(self, *path: str) -> str:
+        return f"[{'.'.join((self.settings.environment, *path))}]"
 
     def _wrapping(self, policy: Policy) -> Wrapping:
         return Wrapping(self.bindings, policy, self._ground.outages)

@@ -65,6 +65,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
         "config schema",
         "doctor",
         "backends",
+        "health",
         "encrypt",
         "decrypt",
         "completion",
@@ -76,7 +77,25 @@ def test_every_command_has_an_example(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["create", "list", "show", "rotate", "rewrap", "backup", "restore"]
+    "name",
+    [
+        "create",
+        "list",
+        "show",
+        "rotate",
+        "rewrap",
+        "set-policy",
+        "move",
+        "disable",
+        "enable",
+        "schedule-destroy",
+        "cancel-destroy",
+        "destroy-due",
+        "shred",
+        "release",
+        "backup",
+        "restore",
+    ],
 )
 def test_every_command_on_tenants_has_an_example(name: str) -> None:
     """Nor any of those below `tenant`."""

@@ -208,12 +208,30 @@ def test_warnings_of_backends_are_findings(tmp_path: Path) -> None:
     secret.write_bytes(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
     secret.chmod(0o644)
     file = tmp_path / "sentra-kms.toml"
-    file.write_text(file.read_text().replace('["local:old"]\nstore', f'["file://{secret}"]\nstore'))
+    old, new = '["local:old"]\nstore', f'["file://{secret}", "local:old"]\nstore'
+    file.write_text(file.read_text().replace(old, new))
     result = run("doctor", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     [told] = [each for each in json.loads(result.stdout)["findings"] if each["level"] == "warning"]
     assert "ring_key has mode 644" in told["message"]
     assert "Warning: " in run("tenant", "create", "globex").stderr
+
+
+def test_how_many_rings_are_read() -> None:
+    """A thousand, as many as are asked for, or all; it is said if there are more."""
+    run("tenant", "create", "globex")
+
+    def told(*options: str) -> str:
+        findings = run_json("doctor", *options)["findings"]
+        (found,) = [each["message"] for each in findings if each["subject"] == "key rings"]
+        return str(found)
+
+    assert (
+        told() == told("--rings", "2") == told("--rings", "all") == "2 read, which is all of them"
+    )
+    assert told("--rings", "1") == "1 of more were read: `--rings all` reads every one"
+    for wrong in ("-1", "some", "", "9" * 10, "²"):
+        assert run("doctor", "--rings", wrong).exit_code == exits.USAGE
 
 
 def test_it_acts_as_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,14 +58,25 @@ def test_the_commands_are_these() -> None:
         "decrypt",
         "doctor",
         "encrypt",
+        "health",
         "init",
         "keygen",
         "tenant",
+        "tenant cancel-destroy",
         "tenant create",
+        "tenant destroy-due",
+        "tenant disable",
+        "tenant enable",
         "tenant list",
+        "tenant move",
+        "tenant release",
+        "tenant revoke",
         "tenant rewrap",
         "tenant rotate",
+        "tenant schedule-destroy",
+        "tenant set-policy",
         "tenant show",
+        "tenant shred",
     ]
 
 
@@ -129,7 +140,7 @@ def test_config_and_env_before_and_after_the_command(
     run("--config", "other/kms.toml", "tenant", "create", "there")
     monkeypatch.setenv("SENTRA_KMS_ENV", "staging")
     monkeypatch.setenv("SENTRA_KMS_CONFIG", "absent.toml")
-    assert run(*arguments).stdout == "there\n"
+    assert run(*arguments, "--names").stdout == "there\n"
 
 
 def test_variables_name_config_and_environment(

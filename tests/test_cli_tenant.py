@@ -47,14 +47,53 @@ def test_ids_that_are_not_valid() -> None:
 
 
 def test_list() -> None:
-    """Names, one a line, or as JSON."""
+    """A row or an object each, the name first."""
     assert run("tenant", "list").stdout == ""
     assert run_json("tenant", "list") == {"tenants": []}
     for name in ("acme", "Acme", "globex"):
         run("tenant", "create", name)
-    lines = run("tenant", "list").stdout.splitlines()
+    run("tenant", "rotate", "acme")
+    rows = [line.split("\t") for line in run("tenant", "list").stdout.splitlines()]
+    assert sorted(rows) == [
+        ["Acme", "default", "1", "1", "", "", ""],
+        ["acme", "default", "2", "2", "", "", ""],
+        ["globex", "default", "1", "1", "", "", ""],
+    ]
+    assert run_json("tenant", "list")["tenants"][0] == {
+        "tenant": rows[0][0],
+        "policy": "default",
+        "primary": 1,
+        "versions": 1,
+        "is_overdue": False,
+    }
+
+
+def test_list_of_names_reads_no_ring(tmp_path: Path) -> None:
+    """One a line, or as JSON; rings that cannot be read are names like others."""
+    assert run("tenant", "list", "--names").stdout == ""
+    assert run_json("tenant", "list", "--names") == {"tenants": []}
+    for name in ("acme", "Acme", "globex"):
+        run("tenant", "create", name)
+    for ring in (tmp_path / "keys").glob("*.ring"):
+        ring.write_bytes(b"no ring")
+    lines = run("tenant", "list", "--names").stdout.splitlines()
     assert sorted(lines) == ["Acme", "acme", "globex"]
-    assert run_json("tenant", "list") == {"tenants": lines}
+    assert run_json("tenant", "list", "--names") == {"tenants": lines}
+
+
+def test_list_goes_on_after_a_ring_that_cannot_be_read(tmp_path: Path) -> None:
+    """It is told with its error, the others are rows, and the code is its own."""
+    for name in ("acme", "broken", "globex"):
+        run("tenant", "create", name)
+    (tmp_path / "keys" / "broken.ring").write_bytes(b"no ring")
+    result = run("tenant", "list")
+    assert result.exit_code == 17
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["acme", "globex"]
+    assert "broken: RingRejected: " in result.stderr
+    assert "Error: 1 key ring could not be read" in result.stderr
+    document = json.loads(run("tenant", "list", "--json").stdout)
+    found = {each["tenant"]: each.get("error", {}).get("type") for each in document["tenants"]}
+    assert found == {"acme": None, "broken": "RingRejected", "globex": None}
 
 
 def test_show() -> None:
@@ -79,6 +118,8 @@ def test_show() -> None:
             version["created"],
             "generated",
             f"local:old ({wrap['key_id']})",
+            "",
+            "",
         ]
         for version in ring["versions"]
     ]

@@ -125,6 +125,11 @@ def test_tenants_are_a_table() -> None:
     run("tenant", "create", "globex")
     _, shown = on_terminal("tenant", "list", NO_COLOR="1")
     assert "2 tenants in development" in shown
+    assert [line.split() for line in shown.splitlines() if "acme" in line] == [
+        ["acme", "default", "1", "1"]
+    ]
+    assert "Rotation due" not in shown
+    _, shown = on_terminal("tenant", "list", "--names", NO_COLOR="1")
     assert [line.strip() for line in shown.splitlines() if "acme" in line] == ["acme"]
 
 

@@ -186,9 +186,12 @@ def linked_ring(house: House) -> Mend:
 def full_ring(house: House) -> Mend:
     """A ring has reached three quarters of its bound."""
     file = house.keys / "big.ring"
-    file.write_bytes(bytes(RING_BOUND * 3 // 4))
-    file.chmod(0o600)
-    return lambda: os.truncate(file, RING_BOUND * 3 // 4 - 1)
+    with sentra_kms.load(house.tables) as kms:
+        kms.keys.create("big")
+        while file.stat().st_size < RING_BOUND * 3 // 4:
+            request = f"{file.stat().st_size} {chr(0x1F600) * 240}"
+            kms.keys.rotate("big", request_id=request)
+    return file.unlink
 
 
 def open_directory(house: House) -> Mend:
@@ -235,7 +238,7 @@ def short_ring_key(house: House) -> Mend:
     """The ring authentication key is not base64 of 32 bytes."""
     house.secret("ring_key", SECRET.encode())
     house.production["keys"]["authenticate_with"] = [f"file://{house.secrets}/ring_key"]
-    return lambda: house.secret("ring_key", b64encode(bytes(32)))
+    return lambda: house.production["keys"].pop("authenticate_with")
 
 
 def unknown_master_key(house: House) -> Mend:
@@ -561,8 +564,12 @@ def test_every_value_and_where_it_comes_from(house: House) -> None:
         "keys.unwrap_with": ("[]", "default"),
         "keys.authenticate_with": ("[local:k]", "default"),
         "keys.store": ("local", "[production]"),
+        "keys.previous_store": ("not set", "default"),
+        "keys.min_wraps": ("1", "default"),
+        "keys.rotate_after": ("not set", "default"),
         "cache.key_ttl": ("90s", "[shared]"),
         "cache.ring_ttl": ("10s", "[production]"),
+        "cache.max_stale": ("1h", "default"),
         "cache.max_keys": ("10000", "default"),
         "audit.observers": ("[]", "default"),
     }
@@ -848,13 +855,15 @@ def test_a_kek_that_its_service_does_not_have(house: House, site: Path) -> None:
     bring(house, site, KEYS)
     house.production["keys"]["wrap_with"] = ["local:k", "acme:tenants"]
     house.production["keys"]["authenticate_with"] = ["local:k"]
-    [told] = bad(house.diagnose())
+    told, wraps = bad(house.diagnose())
     assert (told.level, told.subject, told.message) == (
         "error",
         "acme:tenants",
         "there is no such key",
     )
     assert "[production.backends.acme]" in told.advice
+    assert (wraps.level, wraps.subject) == ("warning", "acme:tenants")
+    assert "does not wrap every version of tenant acme" in wraps.message
 
 
 def test_a_kek_of_two_environments(house: House, site: Path) -> None:
@@ -872,6 +881,9 @@ def test_a_kek_of_two_environments(house: House, site: Path) -> None:
     table["backends"]["acme-eu"]["address"] = "eu"
     table["keys"]["wrap_with"] = ["acme-eu:others"]
     assert bad(house.diagnose(offline=True)) == []
+    table["policies"] = {"gold": {"wrap_with": ["acme-eu:tenants"]}}
+    [told] = bad(house.diagnose(offline=True))
+    assert (told.level, told.subject) == ("warning", "acme:tenants and acme-eu:tenants")
 
 
 OBSERVER = """

@@ -17,6 +17,7 @@ from sentra_kms.cli.config import config
 from sentra_kms.cli.doctor import doctor
 from sentra_kms.cli.exec import exec_command
 from sentra_kms.cli.failure import report, warnings_on_stderr
+from sentra_kms.cli.health import health
 from sentra_kms.cli.init import init
 from sentra_kms.cli.keygen import keygen
 from sentra_kms.cli.message import decrypt, encrypt
@@ -111,6 +112,7 @@ for _command in (
     config,
     backends,
     doctor,
+    health,
     tenant,
     encrypt,
     decrypt,

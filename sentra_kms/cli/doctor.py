@@ -12,28 +12,47 @@ from sentra_kms.cli.failure import ErrorsFound, warnings_held_back
 from sentra_kms.cli.output import count, printable, render, to_terminal, write_json, write_row
 from sentra_kms.cli.session import Session, acting, config_options
 from sentra_kms.cli.show import table_of
-from sentra_kms.doctor import Diagnosis, diagnose
+from sentra_kms.doctor import MOST_RINGS, Diagnosis, diagnose
 from sentra_kms.hooktypes import Finding
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+_DIGITS = 9
 _TITLES = (("ok", "Fine", "green"), ("warning", "Warnings", "yellow"), ("error", "Errors", "red"))
+
+
+def _rings(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    """Read a number of rings, or `all`, which is `None`."""
+    if value == "all":
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) <= _DIGITS):
+        raise click.BadParameter("write a number, or `all`")
+    return int(value)
 
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Fetch nothing: no secret, no KEK, no key ring.")
+@click.option(
+    "--rings",
+    callback=_rings,
+    default=str(MOST_RINGS),
+    show_default=True,
+    metavar="NUMBER|all",
+    help="How many key rings are read, one after the other.",
+)
 @config_options
 @click.pass_obj
-def doctor(session: Session, *, offline: bool) -> None:
+def doctor(session: Session, *, offline: bool, rings: int | None) -> None:
     """Explain the configuration in force, check it, and say what to do.
 
     All environments are read and compared; the one that is chosen is tried: every backend, KEK and
-    key directory. Nothing is changed. Ends with code 18 if there is an error; warnings are none.
+    key directory, and the key rings, up to a number. Nothing is changed. Ends with code 18 if there
+    is an error; warnings are none.
     """
     with acting(), warnings_held_back():
-        diagnosis = diagnose(session.config, session.environment, offline=offline)
+        diagnosis = diagnose(session.config, session.environment, offline=offline, rings=rings)
     if session.json:
         write_json({**msgspec.to_builtins(diagnosis), "level": diagnosis.level})
     elif to_terminal():

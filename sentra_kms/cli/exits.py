@@ -12,6 +12,7 @@ USAGE = 2
 FILE = 16
 SOME_FAILED = 17
 ERRORS_FOUND = 18
+NOT_READY = 19
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -46,6 +47,7 @@ TABLE = (
     ExitCode(FILE, "a file cannot be read or written"),
     ExitCode(SOME_FAILED, "some tenants failed"),
     ExitCode(ERRORS_FOUND, "doctor found errors, or a backend type or secret cannot be used"),
+    ExitCode(NOT_READY, "not ready to serve"),
     ExitCode(INTERRUPTED, "interrupted"),
     ExitCode(BROKEN_PIPE, "the reader of the output went away"),
 )

@@ -33,9 +33,19 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 class SomeFailed(Exception):  # noqa: N818 - shown to people as the type of the failure
     """An operation over all tenants ended, and some of them failed."""
 
+    code = exits.SOME_FAILED
+
 
 class ErrorsFound(Exception):  # noqa: N818
     """A command that looks for errors did its work, and there are some."""
+
+    code = exits.ERRORS_FOUND
+
+
+class NotReady(Exception):  # noqa: N818
+    """What keys need does not answer."""
+
+    code = exits.NOT_READY
 
 
 def error_info(error: KMSError) -> ErrorInfo:
@@ -73,10 +83,8 @@ def _outside_the_tree(error: Exception) -> tuple[int, str]:
             return exits.USAGE, "name a command: --help lists them"
         case click.ClickException():
             return exits.USAGE, error.format_message()
-        case SomeFailed():
-            return exits.SOME_FAILED, str(error)
-        case ErrorsFound():
-            return exits.ERRORS_FOUND, str(error)
+        case SomeFailed() | ErrorsFound() | NotReady():
+            return error.code, str(error)
         case OSError():
             return exits.FILE, _of_file(error)
         case _:

@@ -8,21 +8,12 @@ from collections.abc import Iterable
 import click
 import msgspec
 
-from sentra_kms.cli.failure import ErrorInfo, SomeFailed, error_info
-from sentra_kms.cli.output import printable, render, to_terminal, write_json, write_line, write_row
+from sentra_kms.cli.each import Outcome, for_each
+from sentra_kms.cli.output import count, render, to_terminal, write_json, write_line, write_row
 from sentra_kms.cli.session import Session, config_options
 from sentra_kms.cli.show import table_of
-from sentra_kms.errors import KMSError
 from sentra_kms.keys.info import RingInfo, WrapInfo
 from sentra_kms.keys.manager import KeyManager
-
-
-class Outcome(msgspec.Struct, omit_defaults=True):
-    """One tenant's end: its ring as it is now, and the error if there was one."""
-
-    tenant: str
-    ring: RingInfo | None = None
-    error: ErrorInfo | None = None
 
 
 class KekUse(msgspec.Struct):
@@ -43,58 +34,19 @@ class KekUse(msgspec.Struct):
 def rewrap(session: Session, *, name: str | None, every: bool) -> None:
     """Wrap key versions under the KEKs of today.
 
-    These are the KEKs of wrap_with in their current versions, and no others. The keys stay the
-    same, so that no data is encrypted again. Ends with the KEKs that wrap something: after --all
-    without a failure, one that is not listed wraps nothing in this store any more.
+    These are the KEKs in wrap_with of the tenant's policy, in their current versions, and no
+    others; what was missing is wrapped, too. The keys stay the same, so that no data is encrypted
+    again. Ends with the KEKs that wrap something: after --all without a failure, one that is not
+    listed wraps nothing in this store any more.
     """
-    if (name is not None) == every:
-        raise click.UsageError("Name one tenant, or say --all.")
-    outcomes: list[Outcome] = []
-    with session.open() as kms:
-        names = kms.keys.tenants() if name is None else [name]
-        try:
-            for tenant in names:
-                outcomes.append(_rewrap(kms.keys, tenant, alone=not every))
-                if not session.json:
-                    _say(outcomes[-1])
-        finally:
-            # Also when the store stops answering half way: what was done is told.
-            if outcomes:
-                _conclude(session, outcomes)
-    if every and not outcomes:
-        _conclude(session, outcomes)
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    if failed:
-        raise SomeFailed(f"{failed} of {len(outcomes)} tenants failed: run it again")
+    for_each(session, name, every=every, work=KeyManager.rewrap, say=_say, conclude=_conclude)
 
 
-def _rewrap(keys: KeyManager, tenant: str, *, alone: bool) -> Outcome:
-    try:
-        return Outcome(tenant, keys.rewrap(tenant))
-    except KMSError as error:
-        if alone:
-            raise
-        failure = error_info(error)
-    try:
-        ring = keys.describe(tenant)  # what it still depends on
-    except KMSError:
-        ring = None
-    return Outcome(tenant, ring, failure)
-
-
-def _say(outcome: Outcome) -> None:
-    if outcome.error is not None:
-        click.echo(
-            f"{printable(outcome.tenant)}: {outcome.error.type}: "
-            f"{printable(outcome.error.message)}",
-            err=True,
-        )
-    elif outcome.ring is not None:
-        count = len(outcome.ring.versions)
-        if to_terminal():
-            write_line(f"{outcome.tenant}: {count} version{'' if count == 1 else 's'} up to date")
-        else:
-            write_row("tenant", outcome.tenant, count)
+def _say(ring: RingInfo) -> None:
+    if to_terminal():
+        write_line(f"{ring.tenant}: {count(len(ring.versions), 'version')} up to date")
+    else:
+        write_row("tenant", ring.tenant, len(ring.versions))
 
 
 def _conclude(session: Session, outcomes: list[Outcome]) -> None:

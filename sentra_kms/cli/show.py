@@ -5,20 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sentra_kms.cli.output import hint, printable, render, to_terminal, write_row
+from sentra_kms.cli.output import printable, render, to_terminal, write_row
 from sentra_kms.keys.info import RingInfo, VersionInfo, WrapInfo
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-def show_tenants(names: list[str], environment: str) -> None:
-    """Show names to a person."""
-    if not names:
-        hint(f"No tenants in {environment} yet. Make one: sentra-kms tenant create NAME")
-        return
-    count = "1 tenant" if len(names) == 1 else f"{len(names)} tenants"
-    render(table_of([("Tenant", names)]), f"{count} in {environment}")
 
 
 def show_ring(ring: RingInfo) -> None:
@@ -33,9 +24,11 @@ def show_ring(ring: RingInfo) -> None:
             "version",
             version.version,
             version.state,
-            version.created.isoformat().replace("+00:00", "Z"),
+            written(version.created),
             version.origin,
             ",".join(_wrap(wrap) for wrap in version.wraps),
+            ",".join(version.missing),
+            written(version.destroy_after),
         )
 
 
@@ -50,10 +43,10 @@ def _ring_for_person(ring: RingInfo) -> None:
     columns: list[tuple[str, list[str]]] = [
         ("Version", [_number(ring, version) for version in ring.versions]),
         ("State", [version.state for version in ring.versions]),
-        ("Created", [_moment(version.created) for version in ring.versions]),
+        ("Created", [moment(version.created) for version in ring.versions]),
         ("Wrapped by", ["\n".join(map(_wrap, version.wraps)) for version in ring.versions]),
         ("Not wrapped by", ["\n".join(version.missing) for version in ring.versions]),
-        ("Destroyed after", [_moment(version.destroy_after) for version in ring.versions]),
+        ("Destroyed after", [moment(version.destroy_after) for version in ring.versions]),
         ("Request", [printable(version.request or "") for version in ring.versions]),
     ]
     render(facts, table_of(columns))
@@ -80,7 +73,15 @@ def _facts(ring: RingInfo) -> list[tuple[str, str]]:
         ("policy", ring.policy),
         ("sequence", str(ring.sequence)),
         ("primary", "none" if ring.primary is None else str(ring.primary)),
+        *_rotation(ring),
     ]
+
+
+def _rotation(ring: RingInfo) -> list[tuple[str, str]]:
+    if ring.rotation_due is None:
+        return []
+    due = moment(ring.rotation_due) if to_terminal() else written(ring.rotation_due)
+    return [("rotation due", f"{due}, overdue" if ring.is_overdue else due)]
 
 
 def _number(ring: RingInfo, version: VersionInfo) -> str:
@@ -92,5 +93,11 @@ def _wrap(wrap: WrapInfo) -> str:
     return f"{wrap.kek} ({wrap.key_id}{version})"
 
 
-def _moment(time: datetime | None) -> str:
+def moment(time: datetime | None) -> str:
+    """Write a time for a person, nothing for none."""
     return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def written(time: datetime | None) -> str:
+    """Write a time for programs, nothing for none."""
+    return "" if time is None else time.isoformat().replace("+00:00", "Z")

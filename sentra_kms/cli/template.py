@@ -26,6 +26,7 @@ _TEMPLATE = """\
 #[shared.cache]
 #key_ttl = "5m"       # an unwrapped tenant key is kept in memory this long
 #ring_ttl = "60s"     # a change that another process made is in force within this
+#max_stale = "1h"     # while a service is out of reach, go on this long with what is in memory
 #max_keys = 10000     # tenant keys kept in memory
 
 #[shared.audit]
@@ -60,6 +61,11 @@ directory = "/app/keys"         # mode 700, owned by the service; the files in i
 # While a master key is being replaced, the earlier one under its own name:
 #"@old@" = "file:///run/secrets/encryption_master_key_@old@"
 
+# Where key rings were before, while they move:
+#[production.backends.before]
+#type = "local"
+#directory = "/app/former-keys"
+
 [production.keys]
 wrap_with = ["local:@new@"]
 store = "local"
@@ -70,6 +76,15 @@ store = "local"
 # What authenticates key rings: BACKEND:KEY of a local key, or a reference to base64 of 32 bytes.
 # The first signs, any verifies. Absent: every KEK of wrap_with, then of unwrap_with.
 #authenticate_with = ["local:@new@", "local:@old@"]
+#min_wraps = 1                  # how many KEKs of wrap_with must wrap; absent: all
+#rotate_after = "365d"          # `tenant list` and `doctor` show what is older
+#previous_store = "before"      # while rings move to store: where some of them still are
+
+# Other KEKs for some tenants: `sentra-kms tenant create NAME --policy gold`. What a policy omits is
+# that of [production.keys] and [production.cache].
+#[production.policies.gold]
+#wrap_with = ["local:@new@"]
+#key_ttl = "30s"
 """
 
 

@@ -86,12 +86,13 @@ def _used(settings: Settings) -> Iterator[tuple[_Identity, str, str]]:
         if settings.backends[kek.backend].type.name not in {"local", "memory"}:
             identity = ("KEK", *_service(settings, kek.backend), kek.key)
             yield identity, kek, "give each environment a KEK of its own"
-    store = settings.keys.store if settings.keys else ""
-    local = local_settings(settings, store)
-    if local is not None:
-        directory, _ = ring_directory(settings, local)
-        advice = "give each environment a key directory of its own, at least on one machine"
-        yield ("directory", directory), directory, advice
+    stores = (settings.keys.store, settings.keys.previous_store) if settings.keys else ()
+    for store in filter(None, stores):
+        local = local_settings(settings, store)
+        if local is not None:
+            directory, _ = ring_directory(settings, local)
+            advice = "give each environment a key directory of its own, at least on one machine"
+            yield ("directory", directory), directory, advice
 
 
 def _service(settings: Settings, backend: str) -> _Identity:

@@ -2,7 +2,7 @@
 
 Every environment is read, bound and compared with the others; the chosen one is explained value by
 value and, unless offline, tried: each backend is asked, each KEK described, each ring
-authentication key read. Nothing is changed.
+authentication key read, and a bounded number of key rings looked at. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sentra_kms.discovery import CORE
 from sentra_kms.doctor.compare import shared_by_configuration, shared_master_keys
 from sentra_kms.doctor.explain import Explained, explain
 from sentra_kms.doctor.installed import bound, not_installed
+from sentra_kms.doctor.rings import MOST_RINGS
 from sentra_kms.doctor.trial import tried
 from sentra_kms.doctor.written import written
 from sentra_kms.errors import ConfigurationError, KMSError
@@ -58,10 +59,12 @@ def diagnose(
     environment: str | None = None,
     *,
     offline: bool = False,
+    rings: int | None = MOST_RINGS,
 ) -> Diagnosis:
     """Examine a configuration; raises `ConfigurationError` only if no environment can be chosen.
 
-    With `offline` nothing is fetched: no secret, no KEK, no ring.
+    With `offline` nothing is fetched: no secret, no KEK, no ring. `rings` is how many key rings are
+    read, `None` for all.
     """
     document = ConfigFile.read(source)
     findings: list[Finding] = []
@@ -77,7 +80,7 @@ def diagnose(
     findings += shared_by_configuration(readable)
     chosen = readable.get(name)
     if chosen is not None and name in usable and not offline:
-        findings += tried(chosen, findings)
+        findings += tried(chosen, findings, rings)
     if not offline:
         findings += shared_master_keys(readable, name)
     return Diagnosis(

@@ -13,9 +13,9 @@ from sentra_kms.config_file import ConfigFile, Table, is_table
 from sentra_kms.doctor.places import local_settings, ring_directory
 from sentra_kms.errors import MalformedInput
 from sentra_kms.reference import Reference
-from sentra_kms.settings import Duration, Settings
+from sentra_kms.settings import DEFAULT_POLICY, Duration, Policy, Settings
 
-_ORDER = ("development", "backends", "keys", "secrets", "cache", "audit")
+_ORDER = ("development", "backends", "keys", "policies", "secrets", "cache", "audit")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _USER_INFO = re.compile(r"://[^/?#]*@")
 _SECRET_NAME = re.compile(
@@ -61,8 +61,19 @@ def _defaults(settings: Settings, table: Table) -> Iterator[tuple[Path, str, str
     for path, value in _in_force(settings):
         if _holds(table, path):
             continue
-        directory, origin = _directory(settings, path) or (_shown(value, path[-1]), "default")
-        yield path, directory, origin
+        found = _directory(settings, path) or (_shown(value, path[-1]), _origin(path))
+        yield path, *found
+
+
+def _origin(path: Path) -> str:
+    """Say where that comes from which nobody has written."""
+    match path:
+        case ("policies", _, "key_ttl"):
+            return "as in cache"
+        case ("policies", _, _):
+            return "as in keys"
+        case _:
+            return "default"
 
 
 def _directory(settings: Settings, path: Path) -> tuple[str, str] | None:
@@ -82,9 +93,29 @@ def _in_force(settings: Settings) -> Iterator[tuple[Path, object]]:
         yield ("backends", name, "timeout"), Duration(backend.timeout)
         yield from _fields(("backends", name), backend.settings)
     if settings.keys is not None:
-        yield from _fields(("keys",), settings.keys)
+        for path, value in _fields(("keys",), settings.keys):
+            if path[-1] == "min_wraps":  # absent it is all of them
+                yield path, settings.policies[DEFAULT_POLICY].min_wraps
+            else:
+                yield path, value
+    for policy in settings.policies.values():
+        if policy.name != DEFAULT_POLICY:
+            yield from _of_policy(policy)
     yield from _fields(("cache",), settings.cache)
     yield from _fields(("audit",), settings.audit)
+
+
+def _of_policy(policy: Policy) -> Iterator[tuple[Path, object]]:
+    above = ("policies", policy.name)
+    rotate_after = policy.rotate_after
+    yield (*above, "wrap_with"), policy.wrap_with
+    yield (
+        (*above, "unwrap_with"),
+        [kek for kek in policy.unwrap_with if kek not in policy.wrap_with],
+    )
+    yield (*above, "min_wraps"), policy.min_wraps
+    yield (*above, "rotate_after"), None if rotate_after is None else Duration(rotate_after)
+    yield (*above, "key_ttl"), Duration(policy.key_ttl)
 
 
 def _fields(above: Path, table: msgspec.Struct) -> Iterator[tuple[Path, object]]:
@@ -93,9 +124,9 @@ def _fields(above: Path, table: msgspec.Struct) -> Iterator[tuple[Path, object]]
 
 
 def _place(path: Path) -> tuple[int, str]:
-    """Where a row stands: tables in the order of the documentation, each backend's together."""
+    """Where a row stands: tables in the order of the documentation, those with names together."""
     top = path[0]
-    return _ORDER.index(top), path[1] if top == "backends" else ""
+    return _ORDER.index(top), path[1] if top in {"backends", "policies"} else ""
 
 
 def _leaves(table: Table, above: Path = ()) -> Iterator[tuple[Path, object]]:

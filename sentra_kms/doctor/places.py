@@ -53,13 +53,21 @@ def references(settings: Settings) -> Iterator[tuple[str, Reference]]:
 
 
 def keks(settings: Settings) -> Iterator[tuple[str, KekName]]:
-    """Yield every KEK that [keys] names, after the list that names it."""
+    """Yield every KEK that [keys] and the policies name, after the list that names it.
+
+    A policy's lists have in them what it inherits, which comes first from [keys].
+    """
     if settings.keys is None:
         return
+    place = f"[{settings.environment}.keys]"
     for kek in settings.keys.wrap_with:
-        yield "wrap_with", kek
+        yield f"{place} wrap_with", kek
     for kek in settings.keys.unwrap_with:
-        yield "unwrap_with", kek
+        yield f"{place} unwrap_with", kek
     for source in settings.keys.authenticate_with:
         if isinstance(source.target, KekName):
-            yield "authenticate_with", source.target
+            yield f"{place} authenticate_with", source.target
+    for policy in settings.policies.values():
+        table = f"[{settings.environment}.policies.{policy.name}]"
+        for kek in policy.unwrap_with:
+            yield f"{table} {'wrap_with' if kek in policy.wrap_with else 'unwrap_with'}", kek

@@ -11,6 +11,7 @@ import msgspec
 
 from sentra_kms.doctor.ages import too_old
 from sentra_kms.doctor.places import local_settings, references, ring_directory
+from sentra_kms.doctor.rings import ring_findings
 from sentra_kms.errors import KMSError
 from sentra_kms.hooktypes import Finding
 from sentra_kms.runtime import KMS
@@ -19,8 +20,11 @@ from sentra_kms.settings import AuditSettings, Settings
 _LOGGER = "sentra_kms"
 
 
-def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
-    """Try an environment that can be bound; of errors that are `known`, tell none again."""
+def tried(settings: Settings, known: Iterable[Finding], rings: int | None) -> list[Finding]:
+    """Try an environment that can be bound; of errors that are `known`, tell none again.
+
+    `rings` is how many key rings are read, `None` for all.
+    """
     errors = {finding.subject for finding in known if finding.level == "error"}
     observers = tuple(name for name in settings.audit.observers if name not in errors)
     watched = msgspec.structs.replace(settings, audit=AuditSettings(observers))
@@ -29,6 +33,7 @@ def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
             with KMS(watched) as kms:
                 found = kms.examine()
                 found += too_old(kms, settings)
+                found += _of_rings(kms, settings, found, rings)
         except KMSError as error:
             advice = f"take it out of [{settings.environment}.audit] observers, or mend it"
             return [Finding("error", settings.environment, error.message, advice)]
@@ -42,15 +47,32 @@ def tried(settings: Settings, known: Iterable[Finding]) -> list[Finding]:
     return list(_advised(list(_told_once(kept, settings)), settings))
 
 
+def _of_rings(
+    kms: KMS, settings: Settings, found: list[Finding], limit: int | None
+) -> Iterator[Finding]:
+    """Look at the rings, if the store and what authenticates them are as they should be."""
+    keys = settings.keys
+    if keys is None:
+        return
+    errors = {finding.subject for finding in found if finding.level == "error"}
+    if errors & {keys.store, *keys.authenticate_with}:
+        return
+    for finding in ring_findings(kms, settings, limit):
+        # Of files that nobody may read their backend has told already, each by its name.
+        told = "(AccessDenied)" in finding.message and any(os.sep in each for each in errors)
+        if not told:
+            yield finding
+
+
 def _unused_directories(settings: Settings) -> Iterator[str]:
     """Yield ring directories of local backends whose KEKs are all that is used."""
-    store = settings.keys.store if settings.keys else None
+    stores = (settings.keys.store, settings.keys.previous_store) if settings.keys else ()
     used: set[str] = set()
     unused: set[str] = set()
     for name in settings.backends:
         local = local_settings(settings, name)
         if local is not None:
-            (used if name == store else unused).add(ring_directory(settings, local)[0])
+            (used if name in stores else unused).add(ring_directory(settings, local)[0])
     yield from unused - used
 
 

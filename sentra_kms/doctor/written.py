@@ -10,7 +10,7 @@ from sentra_kms.backends.file import FileSettings
 from sentra_kms.discovery import OBSERVER_GROUP, scan
 from sentra_kms.doctor.places import keks, local_settings, references
 from sentra_kms.hooktypes import Finding
-from sentra_kms.reference import KekName
+from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import Settings
 
 _SECRETS_DIRECTORY = "/run/secrets"
@@ -40,12 +40,14 @@ def _missing_master_keys(settings: Settings) -> Iterator[Finding]:
         lists.setdefault(kek, []).append(field)
     for kek, fields in lists.items():
         local = local_settings(settings, kek.backend)
+        if TENANT_PLACE in kek:
+            continue  # each tenant has another
         if local is not None and kek.key not in local.master_keys:
             known = ", ".join(sorted(local.master_keys)) or "none"
             yield Finding(
                 "error",
                 kek,
-                f"is named in [{name}.keys] {fields[0]}, but backend '{kek.backend}' has no "
+                f"is named in {fields[0]}, but backend '{kek.backend}' has no "
                 f"master key '{kek.key}' (it has {known})",
                 f"add it to [{name}.backends.{kek.backend}.master_keys], or take it out of "
                 + fields[0],

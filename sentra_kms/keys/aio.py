@@ -43,6 +43,19 @@ class AsyncKeyManager:
     """`KeyManager` for asyncio; each method is that of the same name there, awaited.
 
     Safe to use from many tasks, and from several loops.
+
+    >>> import asyncio, sentra_kms
+    >>> backends = {"memory": {"type": "memory"}}
+    >>> keys = {"wrap_with": ["memory:k"], "store": "memory"}
+    >>> table = {"development": True, "backends": backends, "keys": keys}
+    >>> async def serve():
+    ...     async with sentra_kms.load({"try": table}, "try") as kms:
+    ...         await kms.keys.aio.create("acme")
+    ...         return await kms.keys.aio.decrypt(
+    ...             "acme", await kms.keys.aio.encrypt("acme", b"from the loop")
+    ...         )
+    >>> asyncio.run(serve())
+    b'from the loop'
     """
 
     def __init__(self, keys: KeyManager, warm: Callable[[str], WarmKeys]) -> None:

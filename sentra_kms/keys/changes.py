@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sentra_kms.context import WrapContext
-from sentra_kms.errors import ConfigurationError, Conflict, KMSError
+from sentra_kms.errors import ConfigurationError, Conflict, KMSError, MalformedInput
 from sentra_kms.keys.ring import Ring, Version, check_value, new_version
 from sentra_kms.keys.store import Loaded, RingStore
 from sentra_kms.keys.wrapping import Wrapping
@@ -17,6 +17,7 @@ from sentra_kms.settings import DEFAULT_POLICY, Policy
 
 _SAVE_TIME = 30.0  # seconds over which a lost compare-and-set is tried again
 _KEY_SIZE = 32
+_MAX_REQUEST = 256  # characters of a request id
 
 Change = Callable[[Loaded], Ring | None]
 """From a ring as it was read to the ring to save, `None` to leave it as it is."""
@@ -104,6 +105,16 @@ class Rings:
             return loaded.ring
         self.store.save(changed, loaded)
         return changed
+
+
+def check_request(request_id: str) -> None:
+    """Refuse what cannot be kept in a ring as a request's id."""
+    try:
+        valid = type(request_id) is str and bool(request_id.encode("utf-8"))
+    except UnicodeEncodeError:
+        valid = False
+    if not valid or len(request_id) > _MAX_REQUEST:
+        raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")
 
 
 class KeySource:

@@ -17,10 +17,12 @@ from sentra_kms.events import current_actor
 from sentra_kms.keys import states
 from sentra_kms.keys.changes import Rings
 from sentra_kms.keys.receipt import Operation, Remains, make_receipt
-from sentra_kms.keys.ring import Ring, format_time
+from sentra_kms.keys.ring import Ring, Version, format_time
 from sentra_kms.keys.store import Loaded
 from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
+
+_MAX_TOLD = 1024  # characters of an actor's name, a request id or a store's text, in a receipt
 
 
 class Destroyed(msgspec.Struct, frozen=True):
@@ -69,7 +71,8 @@ class Destruction:
         """Destroy every scheduled version whose time has come, tenant by tenant."""
         destroyed: list[Destroyed] = []
         failed: dict[str, KMSError] = {}
-        for tenant in self._rings.store.tenants():
+        # All names first: a list that breaks off may not cost the report of what was destroyed.
+        for tenant in tuple(self._rings.store.tenants()):
             try:
                 found = self._of(tenant)
             except KMSError as error:
@@ -87,59 +90,56 @@ class Destruction:
                 f"to {operation} a tenant, confirm it by its id: confirm='{tenant}'",
                 subject=tenant,
             )
-        before: Loaded | None = None
+        before: list[Loaded] = []  # as it was last with its wraps
 
         def change(loaded: Loaded) -> Ring | None:
-            nonlocal before
-            before = loaded
+            # This call's own save may have come in between, its answer lost.
+            if not before or any(version.wraps for version in loaded.ring.versions):
+                before[:] = [loaded]
             if operation == "revoke" and loaded.ring.policy == DEFAULT_POLICY:
                 raise UnsupportedOperation(
                     f"tenant '{tenant}' follows the default policy and has no KEK of its own to "
                     "revoke: shred it",
                     subject=tenant,
                 )
-            self._receipt(operation, loaded.ring, loaded.ring, ())  # what keeps one from being made
             return states.shredded(loaded.ring)
 
         ring = self._rings.change(tenant, change)
-        assert before is not None  # noqa: S101 - `change` was called, or it would have raised
         self._replace(ring)
-        remains = self._remains(before.ring, ring)
-        numbers = tuple(version.version for version in ring.versions)
-        receipt = self._receipt(operation, before.ring, ring, remains)
-        return Shredded(Destroyed(tenant, numbers, remains), receipt)
-
-    def _receipt(
-        self, operation: Operation, before: Ring, after: Ring, remains: tuple[Remains, ...]
-    ) -> bytes:
         acting = current_actor()
-        return make_receipt(
-            self._rings.store.authenticator,
-            operation,
-            before,
-            after.sequence,
-            time=self._clock(),
-            actor=acting.name if acting else None,
-            request=acting.request_id if acting else None,
-            remains=remains,
+        remains = self._remains(before[0].ring, ring)
+        numbers = tuple(version.version for version in ring.versions)
+        return Shredded(
+            Destroyed(tenant, numbers, remains),
+            make_receipt(
+                self._rings.store.authenticator,
+                operation,
+                before[0].ring,
+                ring.sequence,
+                time=self._clock(),
+                actor=_told(acting.name) if acting else None,
+                request=_told(acting.request_id) if acting else None,
+                remains=remains,
+            ),
         )
 
     def _of(self, tenant: str) -> Destroyed | None:
-        before: Loaded | None = None
-        numbers: tuple[int, ...] = ()
+        due: list[tuple[Ring, tuple[Version, ...]]] = []
 
         def change(loaded: Loaded) -> Ring | None:
-            nonlocal before, numbers
-            before = loaded
             versions = states.due(loaded.ring, self._clock())
-            numbers = tuple(version.version for version in versions)
-            return states.destroyed(loaded.ring, versions) if versions else None
+            if not versions:
+                return None  # also when this call destroyed them, and the answer was lost
+            due[:] = [(loaded.ring, versions)]
+            return states.destroyed(loaded.ring, versions)
 
         ring = self._rings.change(tenant, change)
-        if before is None or not numbers:
-            return None
-        self._replace(ring)
-        return Destroyed(tenant, numbers, self._remains(before.ring, ring))
+        for before, versions in due:
+            numbers = tuple(each.version for each in versions if _is_destroyed(ring, each.version))
+            if numbers:  # else somebody took it back in time
+                self._replace(ring)
+                return Destroyed(tenant, numbers, self._remains(before, ring))
+        return None
 
     def _remains(self, before: Ring, after: Ring) -> tuple[Remains, ...]:
         """Erase what else holds the wraps that are gone, and tell what is left."""
@@ -155,7 +155,10 @@ class Destruction:
             for wrap in version.wraps
         }
         found = [Remains("memory of processes that hold the keys", until)]
-        found += self._rings.store.purge(after)
+        found += (
+            Remains(_told(each.where) or "a place without a name", each.until)
+            for each in self._rings.store.purge(after)
+        )
         if keks:
             found.append(
                 Remains(
@@ -165,3 +168,15 @@ class Destruction:
                 )
             )
         return tuple(found)
+
+
+def _is_destroyed(ring: Ring, number: int) -> bool:
+    version = ring.find(number)
+    return version is not None and version.state == "destroyed"
+
+
+def _told(text: str | None) -> str | None:
+    """Return text as a receipt can hold it: the keys are gone, and it must not fail any more."""
+    if not text:
+        return None
+    return text[:_MAX_TOLD].encode("utf-8", "backslashreplace").decode("utf-8")

@@ -13,14 +13,13 @@ from sentra_kms.errors import (
     AlreadyExists,
     Conflict,
     KMSError,
-    MalformedInput,
     RingRejected,
     TenantNotFound,
 )
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Runner
 from sentra_kms.keys.cache import KeyCache
-from sentra_kms.keys.changes import KeySource, Made, Plan, Rings
+from sentra_kms.keys.changes import KeySource, Made, Plan, Rings, check_request
 from sentra_kms.keys.info import RingInfo
 from sentra_kms.keys.lifecycle import Lifecycle
 from sentra_kms.keys.message import Buffer
@@ -35,13 +34,26 @@ from sentra_kms.tenant import check_tenant
 if TYPE_CHECKING:
     from sentra_kms.keys.aio import AsyncKeyManager
 
-_MAX_REQUEST = 256  # characters of a request id
 _MAX_GRACE = timedelta(days=3650)
 _MAX_HANDLES = 4096
 
 
 class KeyManager(Lifecycle):
     """Per-tenant envelope encryption. Safe to use from many threads and after a fork.
+
+    >>> import sentra_kms
+    >>> backends = {"memory": {"type": "memory"}}
+    >>> keys = {"wrap_with": ["memory:k"], "store": "memory"}
+    >>> table = {"development": True, "backends": backends, "keys": keys}
+    >>> with sentra_kms.load({"try": table}, "try") as kms:
+    ...     kms.keys.create("acme").primary
+    ...     kms.keys.rotate("acme").primary
+    ...     [each.state for each in kms.keys.disable("acme", 1).versions]
+    ...     kms.keys.shred("acme", confirm="acme").destroyed.versions
+    1
+    2
+    ['disabled', 'enabled']
+    (1, 2)
 
     `clock` gives seconds since the epoch for the times in rings; `now` is monotonic.
     """
@@ -148,7 +160,7 @@ class KeyManager(Lifecycle):
         """
         check_tenant(tenant)
         if request_id is not None:
-            _check_request(request_id)
+            check_request(request_id)
         made: Made | None = None
 
         def change(loaded: Loaded) -> Ring | None:
@@ -234,12 +246,3 @@ class KeyManager(Lifecycle):
 
 def _bounds(cache: CacheSettings) -> Bounds:
     return Bounds(float(cache.ring_ttl), float(cache.max_stale), cache.max_keys)
-
-
-def _check_request(request_id: str) -> None:
-    try:
-        valid = type(request_id) is str and bool(request_id.encode("utf-8"))
-    except UnicodeEncodeError:
-        valid = False
-    if not valid or len(request_id) > _MAX_REQUEST:
-        raise MalformedInput(f"a request id is text of 1 to {_MAX_REQUEST} characters")

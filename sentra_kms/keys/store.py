@@ -238,6 +238,12 @@ class RingStore:
             yield tenant
         yield from (tenant for tenant in _listed(self._previous) if tenant not in here)
 
+    def unmoved(self) -> Iterator[str]:
+        """Yield the tenants that the previous store lists and this one does not; reads no ring."""
+        if self._previous is not None:
+            here = set(_listed(self._service))
+            yield from (tenant for tenant in _listed(self._previous) if tenant not in here)
+
     def close(self) -> None:
         """Forget the authentication keys."""
         self._authenticator.clear()

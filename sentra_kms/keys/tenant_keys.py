@@ -233,7 +233,8 @@ class TenantKeys(ProcessBound):
         primary = entry.primary
         if primary is None:
             raise KeyUnavailable(
-                f"tenant '{self._tenant}' has no primary key version: rotate to make one",
+                f"tenant '{self._tenant}' has no primary key version: unless it was shredded, "
+                "rotate to make one",
                 subject=self._tenant,
             )
         return primary

@@ -9,6 +9,7 @@ import pytest
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError
 from sentra_kms.reference import KekName
+from sentra_kms.runtime import KMS
 from sentra_kms.settings import Policy
 
 REFERENCE = "file:///run/ring_key"
@@ -155,3 +156,15 @@ def test_policy_with_a_foreign_kek_needs_authenticate_with(monkeypatch: pytest.M
     }
     with pytest.raises(ConfigurationError, match="since 's:k' is neither a local nor a memory key"):
         read_settings({"env": table}, "env")
+
+
+def test_policy_that_names_a_backend_without_keks_is_told_by_its_table() -> None:
+    """Who mends it looks there, and not at [keys]."""
+    table = {
+        "development": True,
+        "backends": {"m": {"type": "memory"}, "l": {"type": "local", "directory": "rings"}},
+        "keys": {"wrap_with": ["m:k"], "store": "m"},
+        "policies": {"gold": {"wrap_with": ["l:k"]}},
+    }
+    with pytest.raises(KMSError, match=r"\[env\.policies\.gold\] names the KEK 'l:k'"):
+        KMS(read_settings({"env": table}, "env"))

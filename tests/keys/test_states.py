@@ -264,15 +264,6 @@ def test_receipt_of_a_shredding_can_be_verified(kms: KMS, calendar: Calendar) ->
         verify_receipt(authenticator, edited)
 
 
-@pytest.mark.parametrize("name", ["", "\ud800"])
-def test_tenant_is_not_shredded_if_no_receipt_can_be_made(messages: Any, name: str) -> None:
-    """Who cannot be named in one is refused before anything is destroyed."""
-    kms, made = messages
-    with actor(name), pytest.raises(MalformedInput):
-        kms.keys.shred("acme", confirm="acme")
-    assert kms.keys.decrypt("acme", made[0]) == b"1"
-
-
 @pytest.mark.parametrize("after", [timedelta(seconds=-1), timedelta(days=3651), 30, "30d", None])
 def test_grace_is_a_timedelta_within_bounds(kms: KMS, after: Any) -> None:
     """Another type, a time that is past or one beyond ten years is refused."""

@@ -1,0 +1,44 @@
+"""Asking for a tenant's name before its keys come to an end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from sentra_kms.cli.output import from_terminal
+from sentra_kms.cli.session import Session
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+_MAX_LINE = 1024  # characters of what is typed
+
+
+def confirm_option(command: _Command) -> _Command:
+    """Add `--confirm`."""
+    return click.option(
+        "--confirm",
+        metavar="NAME",
+        help="The tenant's name again, for scripts: nobody is asked.",
+    )(command)
+
+
+def confirmed(session: Session, tenant: str, given: str | None, what: str) -> str:
+    """Return the tenant's name as it was given again, or typed by the person who is asked.
+
+    `what` says what comes to pass. Raises `UsageError` for another name, with nothing changed,
+    and where there is nobody to ask.
+    """
+    name = given
+    if name is None:
+        if session.json or not from_terminal():
+            raise click.UsageError(
+                "Nobody can be asked here: add `--confirm NAME`, the tenant's name again, if this "
+                "is meant."
+            )
+        click.echo(f"{what}\nType the tenant's name to go on: ", nl=False, err=True)
+        name = sys.stdin.readline(_MAX_LINE).strip()
+    if name != tenant:
+        raise click.UsageError("That is not the tenant's name: nothing was changed.")
+    return name
