@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from math import floor
 from sys import intern
 from typing import Protocol
@@ -249,11 +250,13 @@ class KeyCache:
     # --- rings
 
     def _cold(self, tenant: str) -> Entry:
+        found: Entry | None = None
         while True:
-            found = self._loads.do(tenant, lambda: self._loaded(tenant, None))
+            found = self._loads.do(tenant, partial(self._loaded, tenant, found))
             if found.sequence >= self._source.seen(tenant):
                 return found
-            # This process has saved or read a newer ring while this one was being read.
+            # This process has saved or read a newer ring while this one was being read. That may
+            # have been a look which holds nothing, so what is held now is not taken again.
 
     def _loaded(self, tenant: str, before: Entry | None) -> Entry:
         # The flight before this one may have landed since this thread looked.
