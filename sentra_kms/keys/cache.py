@@ -98,7 +98,7 @@ class KeyCache:
         self.entries = self._memory.entries
         self.epochs = self._memory.epochs
         self._background = background or Background()
-        self._outages = Outages(now)
+        self._outages = Outages(now, forgives=True)  # a store answers for many tenants
         self._loads: SingleFlight[Entry] = SingleFlight()
         self._unwraps: SingleFlight[HeldKey] = SingleFlight()
         self._ticks: dict[float, float] = {}
@@ -274,7 +274,7 @@ class KeyCache:
         try:
             ring, place = self._source.load(tenant)
         except ServiceUnavailable as error:
-            self._outages.failed(self._source.failed_at(error))
+            self._outages.failed(self._source.failed_at(error), tenant)
             raise
         except KMSError:
             self._outages.worked(_STORE)  # it answered, if only with a no
@@ -291,7 +291,8 @@ class KeyCache:
 
         def work() -> None:
             try:
-                if any(self._outages.should_wait(place) for place in {_STORE, entry.place}):
+                places = {_STORE, entry.place}
+                if any(self._outages.should_wait(place, tenant) for place in places):
                     self._coast(entry, entry.read)
                 else:
                     self._loads.do(tenant, lambda: self._loaded(tenant, entry))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -280,6 +281,40 @@ def test_idle_tenants_do_not_wait_for_a_store_that_is_known_down(manual_clock: M
     for number in range(50):
         bench.kms.keys.encrypt(f"t{number}", b"x")
     assert bench.loads.count == 1
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_one_tenants_trouble_at_the_store_does_not_age_the_others(
+    manual_clock: ManualClock,
+    cold: bool,  # noqa: FBT001
+) -> None:
+    """While the store answers for the others, a change of theirs is in force within `ring_ttl`."""
+    bench = Bench(manual_clock)
+    names = [f"t{number}" for number in range(50)]
+    for name in [*names, "bad"]:
+        bench.kms.keys.create(name)
+        bench.kms.keys.encrypt(name, b"x")
+    bench.clock.advance(2 * PROBE_INTERVAL)
+    if cold:
+        bench.kms.keys._cache._memory._give_up(bench.kms.keys._cache.entries["bad"])
+    original = bench.loads._original
+
+    def load(tenant: str) -> object:
+        if tenant == "bad":
+            raise ServiceUnavailable("its part of the store is broken", backend="memory")
+        return original(tenant)
+
+    bench.loads.instead = load
+    oldest = 0.0
+    for _ in range(300):
+        bench.clock.advance(1)
+        for name in ["bad", *names, "bad"]:
+            with suppress(ServiceUnavailable):
+                bench.kms.keys.encrypt(name, b"x")
+        bench.later.run()
+        entries = bench.kms.keys._cache.entries
+        oldest = max(oldest, *(bench.clock() - entries[name].read for name in names))
+    assert oldest <= RING_TTL + 2 * PROBE_INTERVAL
 
 
 def test_cold_tenant_fails_and_is_tried_again_each_time(bench: Bench) -> None:
