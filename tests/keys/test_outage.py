@@ -491,3 +491,26 @@ def test_background_does_work_of_one_name_once_at_a_time() -> None:
     background.close()
     background.submit("a", lambda: done.append("never"))
     assert done == ["first", "second", "third"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_background_outlives_work_that_raises_what_is_not_ours() -> None:
+    """A fault in one piece of work stops no other, neither one that waits nor one that comes."""
+    background = Background(threads=1)
+    entered, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def faulty() -> None:
+        entered.set()
+        assert release.wait(30)
+        raise MemoryError
+
+    background.submit("faulty", faulty)
+    until(entered.is_set)
+    background.submit("waiting", done.set)
+    release.set()
+    assert done.wait(10)
+    background.submit("faulty", lambda: 1 / 0)
+    again = threading.Event()
+    background.submit("next", again.set)
+    assert again.wait(10)
+    background.close()
