@@ -91,7 +91,6 @@ class Destruction:
 
         def change(loaded: Loaded) -> Ring | None:
             nonlocal before
-            before = loaded
             if operation == "revoke" and loaded.ring.policy == DEFAULT_POLICY:
                 raise UnsupportedOperation(
                     f"tenant '{tenant}' follows the default policy and has no KEK of its own to "
@@ -99,7 +98,10 @@ class Destruction:
                     subject=tenant,
                 )
             self._receipt(operation, loaded.ring, loaded.ring, ())  # what keeps one from being made
-            return states.shredded(loaded.ring)
+            after = states.shredded(loaded.ring)
+            if after is not None or before is None:
+                before = loaded  # not the ring as this very call left it, if the answer was lost
+            return after
 
         ring = self._rings.change(tenant, change)
         assert before is not None  # noqa: S101 - `change` was called, or it would have raised
@@ -130,13 +132,18 @@ class Destruction:
 
         def change(loaded: Loaded) -> Ring | None:
             nonlocal before, numbers
-            before = loaded
             versions = states.due(loaded.ring, self._clock())
-            numbers = tuple(version.version for version in versions)
-            return states.destroyed(loaded.ring, versions) if versions else None
+            if not versions:
+                return None  # after a lost answer: what was due is destroyed, or was taken back
+            before, numbers = loaded, tuple(version.version for version in versions)
+            return states.destroyed(loaded.ring, versions)
 
         ring = self._rings.change(tenant, change)
+        gone = {each.version for each in ring.versions if each.state == "destroyed"}
+        numbers = tuple(number for number in numbers if number in gone)
         if before is None or not numbers:
+            if gone:
+                self._rings.store.purge(ring)  # what a run that was stopped did not come to
             return None
         self._replace(ring)
         return Destroyed(tenant, numbers, self._remains(before.ring, ring))
