@@ -144,7 +144,10 @@ class KeyCache:
         try:
             return self._loads.do(tenant, lambda: self._loaded(tenant, found))
         except ServiceUnavailable:
-            if not self._coasts(found, self.now()):
+            current = self.entries.get(tenant)
+            if current is not None and current is not found:
+                return current  # saved here, or read, while this thread waited
+            if current is None or not self._coasts(found, self.now()):
                 raise
         self._coast(found, found.read)
         return found
@@ -177,7 +180,9 @@ class KeyCache:
         if not wait:
             raise NotAtHandError
         if held is None:
-            return self._fetch(entry, number, None)
+            held = self._fetch(entry, number, None)
+            self._refuse_changed(entry, number)
+            return held
         end = held.taken + self._ttl(entry)
         last = held.taken + self._bounds.max_stale
         if now < end or (now < last and (held.is_coasting or self._is_out(entry, number))):
@@ -187,12 +192,13 @@ class KeyCache:
             )
             return held
         try:
-            return self._fetch(entry, number, held)
+            found = self._fetch(entry, number, held)
         except ServiceUnavailable:
             if self.now() >= last:
                 raise
-        self._coast(held, held.taken)
-        return held
+            self._coast(found := held, held.taken)
+        self._refuse_changed(entry, number)
+        return found
 
     def epoch(self, entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
         """Return an epoch of a version with `cost` ticks drawn from it.
@@ -345,6 +351,16 @@ class KeyCache:
         held.deadline = min(self.now() + PROBE_INTERVAL, since + self._bounds.max_stale)
 
     # --- keys
+
+    def _refuse_changed(self, entry: Entry, number: int) -> None:
+        """Raise `KeyUnavailable` for a version that was disabled while its key was waited for."""
+        current = self.entries.get(entry.tenant, entry)
+        if current is not entry and number not in entry.same_keys(current):
+            raise KeyUnavailable(
+                f"version {number} of tenant '{entry.tenant}' is "
+                f"{current.state(number) or 'gone'}: its ring was changed just now",
+                subject=entry.tenant,
+            )
 
     def _fetch(self, entry: Entry, number: int, before: HeldKey | None) -> HeldKey:
         """Unwrap a key, once for all who ask at the same time."""

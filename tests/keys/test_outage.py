@@ -283,6 +283,55 @@ def test_idle_tenants_do_not_wait_for_a_store_that_is_known_down(manual_clock: M
     assert bench.loads.count == 1
 
 
+def test_who_waits_for_a_store_that_fails_obeys_what_was_done_meanwhile(bench: Bench) -> None:
+    """A version disabled here is not used by a thread that was waiting for the store."""
+    bench.kms.keys.rotate("acme")
+    bench.clock.advance(2 * RING_TTL)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def fail(*_: object) -> object:
+        entered.set()
+        assert go_on.wait(30)
+        raise ServiceUnavailable("down", backend="memory")
+
+    bench.loads.instead = fail
+    crew = Crew(lambda _: bench.kms.keys.decrypt("acme", bench.message), 1)
+    until(entered.is_set)
+    bench.loads.instead = None
+    bench.kms.keys.disable("acme", 1)
+    go_on.set()
+    (outcome,) = crew.join()
+    assert isinstance(outcome, KeyUnavailable)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_waits_for_a_kek_obeys_what_was_done_meanwhile(
+    bench: Bench,
+    fails: bool,  # noqa: FBT001
+) -> None:
+    """Nor by one that was waiting for a KEK."""
+    bench.kms.keys.rotate("acme")
+    bench.use()
+    bench.clock.advance(2 * TTL)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def answer(*arguments: Any) -> object:
+        entered.set()
+        assert go_on.wait(30)
+        if fails:
+            raise ServiceUnavailable("down", backend="memory")
+        found: object = bench.unwraps._original(*arguments)
+        return found
+
+    bench.unwraps.instead = answer
+    crew = Crew(lambda _: bench.kms.keys.decrypt("acme", bench.message), 1)
+    until(entered.is_set)
+    bench.kms.keys.disable("acme", 1)
+    go_on.set()
+    (outcome,) = crew.join()
+    assert isinstance(outcome, KeyUnavailable)
+
+
 @pytest.mark.parametrize("cold", [True, False])
 def test_one_tenants_trouble_at_the_store_does_not_age_the_others(
     manual_clock: ManualClock,
