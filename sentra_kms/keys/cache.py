@@ -365,7 +365,7 @@ class KeyCache:
     def _fetch(self, entry: Entry, number: int, before: HeldKey | None) -> HeldKey:
         """Unwrap a key, once for all who ask at the same time."""
         if self._ttl(entry) == 0:
-            return self._unwrapped(entry, number)  # each asks for himself
+            return self._unwrapped(entry, number, None)  # each asks for himself
         flight = (entry.tenant, entry.ring_id, entry.sequence, number)
 
         def once() -> HeldKey:
@@ -374,7 +374,7 @@ class KeyCache:
             held = current.key(number) if number in entry.same_keys(current) else None
             if held is not None and (before is None or held.taken > before.taken):
                 return held
-            return self._unwrapped(entry, number)
+            return self._unwrapped(entry, number, before)
 
         return self._unwraps.do(flight, once)
 
@@ -396,9 +396,16 @@ class KeyCache:
             return False
         return self._source.is_out_of_reach(ring, version)
 
-    def _unwrapped(self, entry: Entry, number: int) -> HeldKey:
+    def _unwrapped(self, entry: Entry, number: int, before: HeldKey | None) -> HeldKey:
         begun = self._tick(self.now())
         entry, ring, version = self._with_ring(entry, number)
+        coasts = before is not None and begun < before.taken + self._bounds.max_stale
+        if coasts and self._source.is_out_of_reach(ring, version):
+            # Only now that the ring is at hand can this be known.
+            raise ServiceUnavailable(
+                f"the KEKs of tenant '{entry.tenant}' did not answer a moment ago",
+                subject=entry.tenant,
+            )
         try:
             material = self._source.unwrap(ring, version)
         except ServiceUnavailable:

@@ -22,6 +22,7 @@ from sentra_kms.errors import (
 )
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Background
+from sentra_kms.keys.memory import MAX_RINGS
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
@@ -330,6 +331,26 @@ def test_who_waits_for_a_kek_obeys_what_was_done_meanwhile(
     go_on.set()
     (outcome,) = crew.join()
     assert isinstance(outcome, KeyUnavailable)
+
+
+def test_kek_that_is_known_down_is_not_asked_again_for_each_of_many_tenants(
+    manual_clock: ManualClock,
+) -> None:
+    """Nor for those whose whole ring has left memory: they coast without waiting for it."""
+    bench = Bench(manual_clock)
+    names = [f"t{number}" for number in range(MAX_RINGS + 100)]
+    for name in names:
+        bench.kms.keys.create(name)
+        bench.kms.keys.encrypt(name, b"x")
+    bench.unwraps.failure = ServiceUnavailable("down")
+    bench.unwraps.calls.clear()
+    bench.clock.advance(2 * TTL)
+    for name in names:
+        bench.kms.keys.encrypt(name, b"x")
+    assert bench.unwraps.count == 1
+    bench.clock.advance(PROBE_INTERVAL - 1)
+    bench.later.run()
+    assert bench.unwraps.count == 1
 
 
 @pytest.mark.parametrize("cold", [True, False])
