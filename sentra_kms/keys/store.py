@@ -232,14 +232,12 @@ class RingStore:
 
     def tenants(self) -> Iterator[str]:
         """Yield the tenants that have a ring, each once, in the stores' order."""
-        if self._previous is None:
-            yield from _listed(self._service)
-            return
-        here: set[str] = set()
-        for tenant in _listed(self._service):
-            here.add(tenant)
-            yield tenant
-        yield from (tenant for tenant in _listed(self._previous) if tenant not in here)
+        found: set[str] = set()  # a store's pages may shift while they are read
+        for service in (self._service, self._previous):
+            for tenant in () if service is None else _listed(service):
+                if tenant not in found:
+                    found.add(tenant)
+                    yield tenant
 
     def close(self) -> None:
         """Forget the authentication keys."""
