@@ -30,6 +30,7 @@ class Background:
     """A few daemon threads, begun when there is work for them and ended by `close`.
 
     What the work raises of ours is dropped: whoever needs its outcome meets the failure himself.
+    What is not ours goes where a thread's last words go, and the thread goes on.
     """
 
     def __init__(self, threads: int = THREADS) -> None:
@@ -88,6 +89,9 @@ class Background:
             try:
                 with suppress(KMSError):
                     work()
+            except BaseException as error:  # noqa: BLE001 - else nobody does what comes after it
+                told = (type(error), error, error.__traceback__, threading.current_thread())
+                threading.excepthook(threading.ExceptHookArgs(told))
             finally:
                 with self._lock:
                     self._names.discard(name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from math import floor
 from sys import intern
 
@@ -54,7 +55,7 @@ class KeyCache:
         self.entries: dict[str, Entry] = self._memory.entries
         self.epochs: dict[str, Epoch] = self._memory.epochs
         self._background = background or Background()
-        self._outages = Outages(now)
+        self._outages = Outages(now, forgives=True)  # a store answers for many tenants
         self._loads: SingleFlight[Entry] = SingleFlight()
         self._unwraps: SingleFlight[HeldKey] = SingleFlight()
         self._ticks: dict[float, float] = {}
@@ -100,7 +101,10 @@ class KeyCache:
         try:
             return self._loads.do(tenant, lambda: self._loaded(tenant, found))
         except ServiceUnavailable:
-            if not self._coasts(found, self.now()):
+            current = self.entries.get(tenant)
+            if current is not None and current is not found:
+                return current  # saved here, or read, while this thread waited
+            if current is None or not self._coasts(found, self.now()):
                 raise
         self._coast(found, found.read)
         return found
@@ -133,7 +137,9 @@ class KeyCache:
         if not wait:
             raise NotAtHandError
         if held is None:
-            return self._fetch(entry, number, None)
+            held = self._fetch(entry, number, None)
+            self._refuse_changed(entry, number)
+            return held
         end = held.taken + self._ttl(entry)
         last = held.taken + self._bounds.max_stale
         if now < end or (now < last and (held.is_coasting or self._is_out(entry, number))):
@@ -143,12 +149,13 @@ class KeyCache:
             )
             return held
         try:
-            return self._fetch(entry, number, held)
+            found = self._fetch(entry, number, held)
         except ServiceUnavailable:
             if self.now() >= last:
                 raise
-        self._coast(held, held.taken)
-        return held
+            self._coast(found := held, held.taken)
+        self._refuse_changed(entry, number)
+        return found
 
     def epoch(self, entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
         """Return an epoch of a version with `cost` ticks drawn from it.
@@ -206,11 +213,13 @@ class KeyCache:
     # --- rings
 
     def _cold(self, tenant: str) -> Entry:
+        found: Entry | None = None
         while True:
-            found = self._loads.do(tenant, lambda: self._loaded(tenant, None))
+            found = self._loads.do(tenant, partial(self._loaded, tenant, found))
             if found.sequence >= self._source.seen(tenant):
                 return found
-            # This process has saved or read a newer ring while this one was being read.
+            # This process has saved or read a newer ring while this one was being read. That may
+            # have been a look which holds nothing, so what is held now is not taken again.
 
     def _loaded(self, tenant: str, before: Entry | None) -> Entry:
         # The flight before this one may have landed since this thread looked.
@@ -228,7 +237,7 @@ class KeyCache:
         try:
             ring, place = self._source.load(tenant)
         except ServiceUnavailable as error:
-            self._outages.failed(self._source.failed_at(error))
+            self._outages.failed(self._source.failed_at(error), tenant)
             raise
         except KMSError:
             self._outages.worked(_STORE)  # it answered, if only with a no
@@ -245,7 +254,8 @@ class KeyCache:
 
         def work() -> None:
             try:
-                if any(self._outages.should_wait(place) for place in {_STORE, entry.place}):
+                places = {_STORE, entry.place}
+                if any(self._outages.should_wait(place, tenant) for place in places):
                     self._coast(entry, entry.read)
                 else:
                     self._loads.do(tenant, lambda: self._loaded(tenant, entry))
@@ -299,10 +309,20 @@ class KeyCache:
 
     # --- keys
 
+    def _refuse_changed(self, entry: Entry, number: int) -> None:
+        """Raise `KeyUnavailable` for a version that was disabled while its key was waited for."""
+        current = self.entries.get(entry.tenant, entry)
+        if current is not entry and number not in entry.same_keys(current):
+            raise KeyUnavailable(
+                f"version {number} of tenant '{entry.tenant}' is "
+                f"{current.state(number) or 'gone'}: its ring was changed just now",
+                subject=entry.tenant,
+            )
+
     def _fetch(self, entry: Entry, number: int, before: HeldKey | None) -> HeldKey:
         """Unwrap a key, once for all who ask at the same time."""
         if self._ttl(entry) == 0:
-            return self._unwrapped(entry, number)  # each asks for himself
+            return self._unwrapped(entry, number, None)  # each asks for himself
         flight = (entry.tenant, entry.ring_id, entry.sequence, number)
 
         def once() -> HeldKey:
@@ -311,7 +331,7 @@ class KeyCache:
             held = current.key(number) if number in entry.same_keys(current) else None
             if held is not None and (before is None or held.taken > before.taken):
                 return held
-            return self._unwrapped(entry, number)
+            return self._unwrapped(entry, number, before)
 
         return self._unwraps.do(flight, once)
 
@@ -333,9 +353,16 @@ class KeyCache:
             return False
         return self._source.is_out_of_reach(ring, version)
 
-    def _unwrapped(self, entry: Entry, number: int) -> HeldKey:
+    def _unwrapped(self, entry: Entry, number: int, before: HeldKey | None) -> HeldKey:
         begun = self._tick(self.now())
         entry, ring, version = self._with_ring(entry, number)
+        coasts = before is not None and begun < before.taken + self._bounds.max_stale
+        if coasts and self._source.is_out_of_reach(ring, version):
+            # Only now that the ring is at hand can this be known.
+            raise ServiceUnavailable(
+                f"the KEKs of tenant '{entry.tenant}' did not answer a moment ago",
+                subject=entry.tenant,
+            )
         try:
             material = self._source.unwrap(ring, version)
         except ServiceUnavailable:

@@ -139,6 +139,8 @@ class Destruction:
             if numbers:  # else somebody took it back in time
                 self._replace(ring)
                 return Destroyed(tenant, numbers, self._remains(before, ring))
+        if any(version.state == "destroyed" for version in ring.versions):
+            self._rings.store.purge(ring)  # what a run that was stopped did not come to
         return None
 
     def _remains(self, before: Ring, after: Ring) -> tuple[Remains, ...]:

@@ -8,8 +8,8 @@ nor whoever may encrypt under the KEK can have: `authenticate_with`.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from cryptography.hazmat.primitives.constant_time import bytes_eq
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sentra_kms.derive import Label, derive
 from sentra_kms.encoding import lp
 from sentra_kms.errors import KMSError, RingRejected
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.material import KeyMaterial
 
 MAX_DOCUMENT = 256 * 1024  # bytes
@@ -55,18 +55,14 @@ class AuthKey:
 class Authenticator:
     """Signs documents with the first of its keys and verifies them with any.
 
-    `sources` yield the keys in order, each fetched when it is first needed and then kept.
+    `sources` yield the keys in order, each fetched when it is first needed and then kept. Who
+    needs one that is being fetched waits for that, and shares its failure.
     """
 
     def __init__(self, sources: Sequence[Callable[[], AuthKey]]) -> None:
         self._sources = tuple(sources)
         self._keys: dict[int, AuthKey] = {}
-        self.after_fork()
-        tell_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Replace a lock that another thread may have held."""
-        self._lock = threading.Lock()
+        self._fetches: SingleFlight[AuthKey] = SingleFlight()
 
     def sign(self, tenant: str, payload: bytes) -> bytes:
         """Return the document of a payload; raises `RingRejected` if it would be too large."""
@@ -115,9 +111,9 @@ class Authenticator:
         return self._key(0).auth_id == auth_id
 
     def clear(self) -> None:
-        """Forget the keys that were fetched."""
-        with self._lock:
-            self._keys.clear()
+        """Forget the keys that were fetched, and keep none that is being fetched."""
+        before, self._keys = self._keys, {}
+        before.clear()
 
     def _find(self, what: str, tenant: str, auth_id: str) -> AuthKey:
         # What is at hand first: a source that does not answer holds up one reader and not all.
@@ -148,11 +144,13 @@ class Authenticator:
 
     def _key(self, index: int) -> AuthKey:
         found = self._keys.get(index)
-        if found is None:
-            with self._lock:
-                found = self._keys.get(index)
-                if found is None:
-                    found = self._keys[index] = self._sources[index]()
+        return found or self._fetches.do(index, partial(self._fetched, index))
+
+    def _fetched(self, index: int) -> AuthKey:
+        keys = self._keys
+        # The flight before this one may have landed since this thread looked.
+        found = keys.get(index) or self._sources[index]()
+        keys[index] = found
         return found
 
 

@@ -12,11 +12,18 @@ PROBE_INTERVAL = 5.0
 
 
 class Outages:
-    """Names of services that are out of reach. `now` gives monotonic seconds."""
+    """Names of services that are out of reach. `now` gives monotonic seconds.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    With `forgives` a failure says nothing of a service that has answered somebody within
+    `PROBE_INTERVAL`: then it is not out of reach, but in trouble with that one thing alone.
+    """
+
+    def __init__(self, now: Callable[[], float], *, forgives: bool = False) -> None:
         self._now = now
+        self._forgives = forgives
         self._until: dict[str, float] = {}
+        self._probes: dict[str, tuple[float, str]] = {}  # the next one's time; who failed last
+        self._answered: dict[str, float] = {}
         self.after_fork()
         tell_after_fork(self)
 
@@ -24,35 +31,47 @@ class Outages:
         """Replace a lock that another thread may have held."""
         self._lock = threading.Lock()
 
-    def failed(self, name: str) -> None:
-        """Remember that `name` was out of reach just now."""
+    def failed(self, name: str, who: str = "") -> None:
+        """Remember that `name` was out of reach just now; `who` had asked."""
         with self._lock:
-            self._until[name] = self._now() + PROBE_INTERVAL
+            now = self._now()
+            answered = self._answered.get(name)
+            if answered is not None and now < answered + PROBE_INTERVAL:
+                return
+            self._until[name] = end = now + PROBE_INTERVAL
+            # Who fails again and again without being told to probe puts no probe off.
+            self._probes[name] = self._probes.get(name, (end, who))[0], who
 
     def worked(self, name: str) -> None:
         """Forget what is remembered of `name`."""
+        if self._forgives:
+            self._answered[name] = self._now()
         if name in self._until:
             with self._lock:
                 self._until.pop(name, None)
+                self._probes.pop(name, None)
 
     def is_known(self, name: str) -> bool:
         """Whether `name` failed a moment ago; changes nothing."""
         until = self._until.get(name)
         return until is not None and self._now() < until
 
-    def should_wait(self, name: str) -> bool:
+    def should_wait(self, name: str, who: str = "") -> bool:
         """Whether to do without `name` for now.
 
         When the memory of a failure ends, one caller is told to go ahead and probe it, and the
-        others go on waiting until that has worked, or for another interval.
+        others go on waiting until that has worked, or for another interval. `who` failed last goes
+        ahead an interval after the others.
         """
         if name not in self._until:
             return False
         with self._lock:
-            until = self._until.get(name)
-            if until is None:
+            if name not in self._until:
                 return False
-            if self._now() < until:
+            now = self._now()
+            due, last = self._probes[name]
+            if now < due + (PROBE_INTERVAL if who and who == last else 0):
                 return True
-            self._until[name] = self._now() + PROBE_INTERVAL
+            self._until[name] = max(self._until[name], now + PROBE_INTERVAL)
+            self._probes[name] = now + PROBE_INTERVAL, last
             return False

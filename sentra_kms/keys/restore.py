@@ -64,11 +64,16 @@ def restore(
             confirm(plan)
         stream.seek(0)
         # Verified once more: nothing keeps a file from being written over meanwhile.
-        outcomes = tuple(
-            _carry_out(store, record, steps[record.ring.tenant], saved)
-            for record in read_records(stream, store.authenticator)
-            if record.ring.tenant in steps
-        )
+        done: dict[str, Restored] = {}
+        failure: KMSError | None = None
+        try:
+            for record in read_records(stream, store.authenticator):
+                tenant = record.ring.tenant
+                if tenant in steps:
+                    done[tenant] = _carry_out(store, record, steps[tenant], saved)
+        except KMSError as error:
+            failure = afresh(error)  # told of the rest: some may be restored
+        outcomes = tuple(done.get(each) or _gone(steps[each], failure) for each in steps)
     return msgspec.structs.replace(plan, dry_run=False, tenants=outcomes)
 
 
@@ -222,3 +227,14 @@ def _carry_out(
         return msgspec.structs.replace(outcome, action="fail", saved=None, error=afresh(error))
     saved(ring)
     return outcome
+
+
+def _gone(step: _Step, failure: KMSError | None) -> Restored:
+    """Return what became of a tenant whose record the file has no more."""
+    tenant = step.outcome.tenant
+    error = failure or RingRejected(
+        f"the backup's record of '{tenant}' went from the file while it was restored: restore "
+        "from a file that nobody writes to",
+        subject=tenant,
+    )
+    return msgspec.structs.replace(step.outcome, action="fail", saved=None, error=error)

@@ -203,8 +203,8 @@ class RingStore:
 
         where = f"store '{service.name}'"
         try:
-            if service is self._previous:
-                self._delete_older(service, live)
+            if service is self._previous and not self._delete_older(service, live):
+                return [Remains(f"{where}: another ring, or a newer one than is in use", None)]
             if "purge_ring_history" in service.operations:
                 return [
                     Remains(f"{where}: {each.place}", _text(each.until))
@@ -214,29 +214,30 @@ class RingStore:
             return [Remains(f"{where}, which could not be purged: {error.message}", None)]
         return [Remains(f"{where}: earlier revisions, where it or its backups keep any", None)]
 
-    def _delete_older(self, service: RingService, live: Ring) -> None:
+    def _delete_older(self, service: RingService, live: Ring) -> bool:
         """Delete what a move left, or a backup of it brought back; not held against what was seen.
 
-        A ring that was never moved is the live one, and stays, whatever somebody made of it.
+        A ring that was never moved is the live one, and stays, whatever somebody made of it. So
+        does one that is not an older state of the live one, which may be in use; then not true.
         """
         tenant = live.tenant
         with suppress(TenantNotFound):
             stored = service.load_ring(tenant)
             left = decode(self._authenticator.verify(tenant, stored.document), tenant)
             self._service.load_ring(tenant)  # or it is not moved
-            if left.sequence < live.sequence:
-                service.delete_ring(tenant, stored.revision)
+            if left.ring_id != live.ring_id or left.sequence >= live.sequence:
+                return False
+            service.delete_ring(tenant, stored.revision)
+        return True
 
     def tenants(self) -> Iterator[str]:
         """Yield the tenants that have a ring, each once, in the stores' order."""
-        if self._previous is None:
-            yield from _listed(self._service)
-            return
-        here: set[str] = set()
-        for tenant in _listed(self._service):
-            here.add(tenant)
-            yield tenant
-        yield from (tenant for tenant in _listed(self._previous) if tenant not in here)
+        found: set[str] = set()  # a store's pages may shift while they are read
+        for service in (self._service, self._previous):
+            for tenant in () if service is None else _listed(service):
+                if tenant not in found:
+                    found.add(tenant)
+                    yield tenant
 
     def unmoved(self) -> Iterator[str]:
         """Yield the tenants that the previous store lists and this one does not; reads no ring."""

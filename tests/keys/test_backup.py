@@ -20,6 +20,7 @@ from sentra_kms.errors import (
     ServiceUnavailable,
     TenantNotFound,
 )
+from sentra_kms.hooktypes import RingPage
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import Site, Spy
@@ -65,6 +66,24 @@ def test_some_rings_are_in_it(key_site: Site, made: KMS, tmp_path: Path) -> None
     made.keys.backup(str(path), ["globex", "acme", "globex"])
     records = reader.open_backup(path.read_bytes(), [raw_key(key_site)])
     assert [record.ring.tenant for record in records] == ["globex", "acme"]
+
+
+def test_a_tenant_that_the_store_lists_twice_is_in_it_once(
+    key_site: Site, made: KMS, tmp_path: Path
+) -> None:
+    """A store whose pages shift while they are read makes no backup that nobody can restore."""
+    path = tmp_path / "rings.backup"
+    pages = Spy(made, "local", "list_rings")
+    whole = pages._original(None, 10)
+
+    def shift(cursor: str | None, limit: int) -> RingPage:
+        return RingPage(whole.tenants, None if cursor else "more")
+
+    pages.instead = shift
+    report = made.keys.backup(path)
+    assert [each.tenant for each in report.tenants] == list(whole.tenants)
+    assert made.keys.restore(path, dry_run=True).failed == ()
+    assert list(made.keys.tenants()) == list(whole.tenants)
 
 
 def test_nothing_is_unwrapped(made: KMS, tmp_path: Path) -> None:

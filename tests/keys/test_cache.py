@@ -388,6 +388,30 @@ def test_slow_load_does_not_bring_back_an_older_ring_than_was_dropped(
         assert version_in(kms.keys.encrypt("acme", b"x")) == 2
 
 
+def test_newer_ring_that_was_seen_meanwhile_is_read_and_not_waited_for(
+    key_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who loads a ring while another thread sees a newer one reads again, once."""
+    here, elsewhere = key_site.open(), key_site.open()
+    here.keys.create("acme")
+    here.keys._cache.clear()
+    flights: list[object] = []
+    real = SingleFlight.do
+
+    def do(self: SingleFlight[Any], key: object, fetch: Callable[[], Any]) -> Any:
+        answer = real(self, key, fetch)
+        if key == "acme":
+            flights.append(key)
+            assert len(flights) <= 3, "the same ring is taken over and over"
+            if len(flights) == 1:
+                elsewhere.keys.rotate("acme")
+                here.keys.describe("acme")
+        return answer
+
+    monkeypatch.setattr(SingleFlight, "do", do)
+    assert version_in(here.keys.encrypt("acme", b"x")) == 2
+
+
 def test_failing_store_is_told_once_the_ring_is_due(manual_clock: ManualClock) -> None:
     """Without `max_stale` held keys are used until the ring must be read again, and no longer."""
     kms = open_memory(manual_clock)

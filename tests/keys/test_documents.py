@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sentra_kms.backends.master_key import MasterKey
-from sentra_kms.errors import ConfigurationError, RingRejected, SecretNotFound
+from sentra_kms.errors import (
+    ConfigurationError,
+    RingRejected,
+    SecretNotFound,
+    ServiceUnavailable,
+)
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
-from tests.keys.conftest import Site, Spy
+from tests.keys.conftest import WAIT, Crew, Site, Spy, until
+from tests.keys.test_cache import waiting_in_a_flight
 
 BOUND = 256 * 1024
 HEADER = 96  # bytes before the payload
@@ -618,3 +625,40 @@ def test_extension_is_kept_as_it_was_written(
     extended(key_site, value, space)
     assert made.keys.rotate("acme").primary == 3
     assert b'"extensions":{"x-a":' + value + b"}" in key_site.document()
+
+
+# --- authentication keys that are out of reach ------------------------------------------------
+
+
+def test_key_out_of_reach_is_asked_for_once_by_all_who_wait() -> None:
+    """Readers of many rings wait for one attempt together, and not for one after the other."""
+    release = threading.Event()
+    asked: list[int] = []
+
+    def fetch() -> AuthKey:
+        asked.append(1)
+        assert release.wait(WAIT)
+        raise ServiceUnavailable("no answer")
+
+    authenticator = Authenticator([fetch])
+    document = f"sentra-ring 1 {'0' * 16} {'0' * 64}\n{{}}".encode("ascii")
+    crew = Crew(lambda index: authenticator.verify(f"t{index}", document), 10)
+    until(lambda: waiting_in_a_flight(crew.threads) == 9 or len(asked) > 1)
+    release.set()
+    outcomes = crew.join()
+    assert {type(outcome) for outcome in outcomes} == {ServiceUnavailable}
+    assert len(asked) == 1
+
+
+def test_keys_are_forgotten_while_one_is_fetched() -> None:
+    """Who closes from a signal handler, in the thread that fetches, does not wait for itself."""
+    material = KeyMaterial(bytes(32))
+
+    def fetch() -> AuthKey:
+        crew = Crew(lambda _: authenticator.clear(), 1)  # as a handler would, were it one thread
+        assert crew.join() == [None]
+        return AuthKey("key", material)
+
+    authenticator = Authenticator([fetch])
+    assert authenticator.signer().label == "key"
+    assert not authenticator._keys

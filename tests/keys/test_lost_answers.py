@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -286,6 +288,43 @@ def test_create_that_lost_to_a_ring_that_is_gone_again_is_worth_a_retry(
     assert caught.value.retryable
     saves.failure = None
     assert kms.keys.create("new", exist_ok=exist_ok).primary == 1
+
+
+def test_shredding_that_conflicts_with_its_own_save_names_what_was_erased(
+    key_site: Site, kms: KMS
+) -> None:
+    """The receipt is of the ring as it was last with its wraps, not of what the retry finds."""
+    (wrap,) = kms.keys.describe("acme").versions[0].wraps
+    LosingStore(kms).lose(Conflict("the revision is not the expected one"))
+    done = kms.keys.shred("acme", confirm="acme")
+    receipt = kms.keys.verify_receipt(done.receipt)
+    assert [each.key_id for each in receipt.versions[0].wraps] == [wrap.key_id]
+    assert any(wrap.key_id in each.where for each in done.destroyed.remains)
+
+
+def test_destruction_that_conflicts_with_its_own_save_is_reported(key_site: Site, kms: KMS) -> None:
+    """What the first attempt destroyed is told, though the retry finds nothing due."""
+    kms.keys.rotate("acme")
+    kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
+    kms.keys._clock = lambda: time.time() + 10
+    LosingStore(kms).lose(Conflict("the revision is not the expected one"))
+    (done,) = kms.keys.destroy_due().destroyed
+    assert (done.tenant, done.versions) == ("acme", (1,))
+    assert any("backups" in each.where for each in done.remains)
+
+
+def test_destruction_that_was_overtaken_by_a_cancel_destroys_nothing(
+    key_site: Site, kms: KMS
+) -> None:
+    """Nor does it say that it did."""
+    kms.keys.rotate("acme")
+    kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
+    kms.keys._clock = lambda: time.time() + 10
+    other = key_site.open()
+    saves = Spy(kms, "local", "save_ring")
+    saves.before = lambda: other.keys.cancel_destroy("acme", 1)
+    assert kms.keys.destroy_due().destroyed == ()
+    assert kms.keys.describe("acme").versions[0].state == "disabled"
 
 
 # --- races lost many times --------------------------------------------------------------------

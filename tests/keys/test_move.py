@@ -628,6 +628,55 @@ def test_destroying_after_a_move_deletes_a_copy_whose_mark_was_lost(two: Two) ->
     assert not two.has("old")
 
 
+def test_destroying_again_deletes_what_a_run_that_was_stopped_has_left(two: Two) -> None:
+    """Stopped between the save and the purge, as by a kill: the next run comes to it."""
+    kms = two.open()
+    kms.keys.move("acme")
+    kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
+    saves = Spy(kms, "new", "save_ring")
+    real = saves._original
+
+    def stop(*arguments: Any) -> Any:
+        real(*arguments)
+        raise DOWN
+
+    saves.instead = stop
+    assert set(kms.keys.destroy_due().failed) == {"acme"}
+    assert two.payload("new")["versions"][0]["state"] == "destroyed"
+    saves.instead = None
+    assert kms.keys.destroy_due().failed == {}
+    assert not two.has("old")
+
+
+def test_another_ring_in_the_old_store_is_not_deleted_and_told(two: Two) -> None:
+    """Made anew by who knows only the old store, it holds other keys, which nobody destroyed."""
+    kms = two.open()
+    kms.keys.move("acme")
+    two.path("old").unlink()
+    stranger = two.open("old", None)
+    stranger.keys.create("acme")
+    message = stranger.keys.encrypt("acme", b"x")
+    kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
+    (done,) = kms.keys.destroy_due().destroyed
+    assert two.open("old", None).keys.decrypt("acme", message) == b"x"
+    (left,) = [each for each in done.remains if "'old'" in each.where and "another" in each.where]
+    assert left.until is None
+
+
+def test_newer_copy_in_the_old_store_is_told(two: Two) -> None:
+    """Somebody went on in the old store with a copy that had lost its mark: it has the wraps."""
+    saved = two.path("old").read_bytes()
+    kms = two.open()
+    kms.keys.move("acme")
+    two.path("old").write_bytes(saved)
+    stranger = two.open("old", None)
+    for _ in range(5):
+        stranger.keys.rotate("acme")
+    done = kms.keys.shred("acme", confirm="acme").destroyed
+    assert two.has("old")
+    assert any("'old'" in each.where and "another" in each.where for each in done.remains)
+
+
 def test_ring_that_never_moved_is_not_deleted(two: Two) -> None:
     """Not even when somebody rolled it back meanwhile: it is the only one."""
     kms = two.open()

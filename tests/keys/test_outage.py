@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from sentra_kms.errors import (
 )
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Background
+from sentra_kms.keys.memory import MAX_RINGS
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
@@ -282,6 +284,109 @@ def test_idle_tenants_do_not_wait_for_a_store_that_is_known_down(manual_clock: M
     assert bench.loads.count == 1
 
 
+def test_who_waits_for_a_store_that_fails_obeys_what_was_done_meanwhile(bench: Bench) -> None:
+    """A version disabled here is not used by a thread that was waiting for the store."""
+    bench.kms.keys.rotate("acme")
+    bench.clock.advance(2 * RING_TTL)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def fail(*_: object) -> object:
+        entered.set()
+        assert go_on.wait(30)
+        raise ServiceUnavailable("down", backend="memory")
+
+    bench.loads.instead = fail
+    crew = Crew(lambda _: bench.kms.keys.decrypt("acme", bench.message), 1)
+    until(entered.is_set)
+    bench.loads.instead = None
+    bench.kms.keys.disable("acme", 1)
+    go_on.set()
+    (outcome,) = crew.join()
+    assert isinstance(outcome, KeyUnavailable)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_waits_for_a_kek_obeys_what_was_done_meanwhile(
+    bench: Bench,
+    fails: bool,  # noqa: FBT001
+) -> None:
+    """Nor by one that was waiting for a KEK."""
+    bench.kms.keys.rotate("acme")
+    bench.use()
+    bench.clock.advance(2 * TTL)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def answer(*arguments: Any) -> object:
+        entered.set()
+        assert go_on.wait(30)
+        if fails:
+            raise ServiceUnavailable("down", backend="memory")
+        found: object = bench.unwraps._original(*arguments)
+        return found
+
+    bench.unwraps.instead = answer
+    crew = Crew(lambda _: bench.kms.keys.decrypt("acme", bench.message), 1)
+    until(entered.is_set)
+    bench.kms.keys.disable("acme", 1)
+    go_on.set()
+    (outcome,) = crew.join()
+    assert isinstance(outcome, KeyUnavailable)
+
+
+def test_kek_that_is_known_down_is_not_asked_again_for_each_of_many_tenants(
+    manual_clock: ManualClock,
+) -> None:
+    """Nor for those whose whole ring has left memory: they coast without waiting for it."""
+    bench = Bench(manual_clock)
+    names = [f"t{number}" for number in range(MAX_RINGS + 100)]
+    for name in names:
+        bench.kms.keys.create(name)
+        bench.kms.keys.encrypt(name, b"x")
+    bench.unwraps.failure = ServiceUnavailable("down")
+    bench.unwraps.calls.clear()
+    bench.clock.advance(2 * TTL)
+    for name in names:
+        bench.kms.keys.encrypt(name, b"x")
+    assert bench.unwraps.count == 1
+    bench.clock.advance(PROBE_INTERVAL - 1)
+    bench.later.run()
+    assert bench.unwraps.count == 1
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_one_tenants_trouble_at_the_store_does_not_age_the_others(
+    manual_clock: ManualClock,
+    cold: bool,  # noqa: FBT001
+) -> None:
+    """While the store answers for the others, a change of theirs is in force within `ring_ttl`."""
+    bench = Bench(manual_clock)
+    names = [f"t{number}" for number in range(50)]
+    for name in [*names, "bad"]:
+        bench.kms.keys.create(name)
+        bench.kms.keys.encrypt(name, b"x")
+    bench.clock.advance(2 * PROBE_INTERVAL)
+    if cold:
+        bench.kms.keys._cache._memory._give_up(bench.kms.keys._cache.entries["bad"])
+    original = bench.loads._original
+
+    def load(tenant: str) -> object:
+        if tenant == "bad":
+            raise ServiceUnavailable("its part of the store is broken", backend="memory")
+        return original(tenant)
+
+    bench.loads.instead = load
+    oldest = 0.0
+    for _ in range(300):
+        bench.clock.advance(1)
+        for name in ["bad", *names, "bad"]:
+            with suppress(ServiceUnavailable):
+                bench.kms.keys.encrypt(name, b"x")
+        bench.later.run()
+        entries = bench.kms.keys._cache.entries
+        oldest = max(oldest, *(bench.clock() - entries[name].read for name in names))
+    assert oldest <= RING_TTL + 2 * PROBE_INTERVAL
+
+
 def test_cold_tenant_fails_and_is_tried_again_each_time(bench: Bench) -> None:
     """There is nothing to coast on; the error is the service's, and the next call asks again."""
     bench.kms.keys._cache.clear()
@@ -456,3 +561,26 @@ def test_background_does_work_of_one_name_once_at_a_time() -> None:
     background.close()
     background.submit("a", lambda: done.append("never"))
     assert done == ["first", "second", "third"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_background_outlives_work_that_raises_what_is_not_ours() -> None:
+    """A fault in one piece of work stops no other, neither one that waits nor one that comes."""
+    background = Background(threads=1)
+    entered, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def faulty() -> None:
+        entered.set()
+        assert release.wait(30)
+        raise MemoryError
+
+    background.submit("faulty", faulty)
+    until(entered.is_set)
+    background.submit("waiting", done.set)
+    release.set()
+    assert done.wait(10)
+    background.submit("faulty", lambda: 1 / 0)
+    again = threading.Event()
+    background.submit("next", again.set)
+    assert again.wait(10)
+    background.close()

@@ -451,6 +451,27 @@ def test_a_file_that_changes_after_the_plan_is_noticed(
     assert not key_site.path("acme").exists()
 
 
+@pytest.mark.parametrize("how", ["fewer", "cut"])
+def test_a_record_that_goes_after_the_plan_is_told(
+    key_site: Site, kms: KMS, path: Path, how: str
+) -> None:
+    """What the file has no more is reported as failed, and what was restored before as it is."""
+    kms.keys.backup(path)
+    whole = path.read_bytes()
+    fewer = path.with_suffix(".2")
+    kms.keys.backup(fewer, tenants=["acme"])
+    for tenant in ("acme", "globex"):
+        key_site.path(tenant).unlink()
+    after = {"fewer": fewer.read_bytes(), "cut": whole[:-1]}[how]
+    report = key_site.open().keys.restore(path, confirm=lambda _: path.write_bytes(after))
+    assert {each.tenant for each in report.tenants} == {"acme", "globex"}
+    lost = only(report, "globex")
+    assert (lost.action, lost.saved) == ("fail", None)
+    assert isinstance(lost.error, RingRejected if how == "fewer" else MalformedInput)
+    assert not key_site.path("globex").exists()
+    assert key_site.path("acme").exists() == (only(report).action == "create")
+
+
 # --- which file, which tenants ----------------------------------------------------------------
 
 
