@@ -1,0 +1,94 @@
+"""Inputs that lie about themselves: no bound is passed, no binding is bent, no stray error told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sentra_kms.errors import DecryptionFailed, MalformedInput
+from sentra_kms.keys import message as message_format
+from sentra_kms.runtime import KMS
+from tests.keys.conftest import salt_of
+
+TICK = 16 * 1024  # bytes that cost an epoch as much as one message
+MIB = 1024 * 1024
+
+
+class Liar(bytes):
+    """Bytes that claim to be short, and to be plain bytes already."""
+
+    def __bytes__(self) -> bytes:
+        return self
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, _: Any) -> Any:
+        return b"SK\x01\x01"
+
+    def startswith(self, *_: Any) -> bool:
+        """Claim any beginning."""
+        return True
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "batch"])
+def test_bytes_that_claim_to_be_short_cost_their_epoch_what_they_are(
+    memory_kms: KMS,
+    monkeypatch: pytest.MonkeyPatch,
+    many: bool,  # noqa: FBT001 - a case
+) -> None:
+    """A subclass of bytes that lies about its length passes no bound of a salt."""
+    monkeypatch.setattr(message_format, "EPOCH_TICKS", 8)
+    acme = memory_kms.keys.tenant("acme")
+    liar = Liar(b"x" * 3 * TICK)
+    messages = acme.encrypt_many([liar] * 12) if many else [acme.encrypt(liar) for _ in range(12)]
+    assert max(Counter(map(salt_of, messages)).values()) == 2
+    assert acme.decrypt_many(messages) == [b"x" * 3 * TICK] * 12
+
+
+def test_bytes_that_claim_to_be_short_pass_no_bound_of_size(memory_kms: KMS) -> None:
+    """Over 64 MiB they are refused, whatever they say."""
+    liar = Liar(64 * MIB + 1)
+    for attempt in (
+        memory_kms.keys.encrypt,
+        lambda name, data: memory_kms.keys.encrypt_many(name, [data]),
+    ):
+        with pytest.raises(MalformedInput, match="at most 67108864 bytes"):
+            attempt("acme", liar)
+
+
+def test_message_is_what_it_holds_and_not_what_it_says(memory_kms: KMS) -> None:
+    """A subclass of bytes opens as the bytes in it, or is refused as these are."""
+    acme = memory_kms.keys.tenant("acme")
+    message = acme.encrypt(b"x")
+    for attempt in (acme.decrypt, lambda data: acme.decrypt_many([data])[0]):
+        assert attempt(Liar(message)) == b"x"
+        with pytest.raises(DecryptionFailed):
+            attempt(Liar(message[:-1] + b"?"))
+        with pytest.raises(MalformedInput, match="has 96 to"):
+            attempt(Liar(b"short"))
+        with pytest.raises(MalformedInput, match="does not begin with 'SK'"):
+            attempt(Liar(b"?" + message[1:]))
+
+
+def test_released_view_is_malformed(memory_kms: KMS) -> None:
+    """A memoryview that shows nothing any more is told as any other wrong input."""
+    acme = memory_kms.keys.tenant("acme")
+    view = memoryview(b"x")
+    view.release()
+    attempts: list[Callable[[], object]] = [
+        lambda: acme.encrypt(view),
+        lambda: acme.decrypt(view),
+        lambda: acme.encrypt_many([view]),
+        lambda: acme.decrypt_many([view]),
+        lambda: asyncio.run(memory_kms.keys.aio.encrypt("acme", view)),
+        lambda: asyncio.run(memory_kms.keys.aio.decrypt("acme", view)),
+    ]
+    for attempt in attempts:
+        with pytest.raises(MalformedInput, match="released") as caught:
+            attempt()
+        assert caught.value.__cause__ is caught.value.__context__ is None
