@@ -92,3 +92,39 @@ def test_released_view_is_malformed(memory_kms: KMS) -> None:
         with pytest.raises(MalformedInput, match="released") as caught:
             attempt()
         assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+class Claims(list[Any]):
+    """A list that claims to have so many items."""
+
+    claimed = 0
+
+    def __len__(self) -> int:
+        return self.claimed
+
+
+@pytest.mark.parametrize("real", [0, 1, 3])
+def test_contexts_that_claim_to_be_as_many_as_the_items_are_counted(
+    memory_kms: KMS, real: int
+) -> None:
+    """No context is left out and no item goes without one."""
+    acme = memory_kms.keys.tenant("acme")
+    messages = acme.encrypt_many([b"a", b"b"], [b"c"] * 2)
+    contexts = Claims([b"c"] * real)
+    contexts.claimed = 2
+    with pytest.raises(MalformedInput, match="2 items need as many contexts"):
+        acme.encrypt_many([b"a", b"b"], contexts)
+    with pytest.raises(MalformedInput, match="2 items need as many contexts"):
+        acme.decrypt_many(messages, contexts)
+
+
+def test_contexts_are_taken_from_any_iterable_both_ways(memory_kms: KMS) -> None:
+    """What decrypts in a batch encrypts in one."""
+    acme = memory_kms.keys.tenant("acme")
+    contexts = [b"c", {"n": "1"}, None]
+
+    def drawn() -> Any:
+        return iter(contexts)
+
+    messages = acme.encrypt_many([b"a", b"b", b"c"], drawn())
+    assert acme.decrypt_many(messages, drawn()) == [b"a", b"b", b"c"]
