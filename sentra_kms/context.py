@@ -85,8 +85,8 @@ def _encode_any(context: Context) -> bytes:
         if len(context) >= MAX_CONTEXT:
             _too_long()
         return b"\x01" + context
-    if isinstance(context, (dict, Mapping)):
-        pairs = context if isinstance(context, dict) else dict(context)  # one that stands still
+    if isinstance(context, Mapping):
+        pairs = dict(context)  # one that stands still, whatever a subclass or a thread does
         encoded = _encode_mapping(pairs)
         _add_frame(tuple(pairs))
         return encoded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -128,3 +128,112 @@ def test_contexts_are_taken_from_any_iterable_both_ways(memory_kms: KMS) -> None
 
     messages = acme.encrypt_many([b"a", b"b", b"c"], drawn())
     assert acme.decrypt_many(messages, drawn()) == [b"a", b"b", b"c"]
+
+
+class Encodes(str):
+    """Text that encodes to something else than its equal."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        """Give other bytes."""
+        return b"forged"
+
+
+class Turning(dict[str, str]):
+    """A dict that shows exact text at the first look at its keys, and other keys later."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += 1
+        return iter([key if self.looks == 1 else Encodes(key) for key in super().__iter__()])
+
+
+def test_dict_that_shows_other_keys_at_a_second_look_bends_no_context(memory_kms: KMS) -> None:
+    """Its keys are looked at once; nothing of them is remembered for those of others."""
+    acme = memory_kms.keys.tenant("acme")
+    name = "turning"  # of which nothing is remembered yet
+    message = acme.encrypt(b"x", Turning({name: "1"}))
+    assert acme.decrypt(message, {name: "1"}) == b"x"
+    with pytest.raises(DecryptionFailed):
+        acme.decrypt(message, {"forged": "1"})
+
+
+def test_dict_that_shows_text_of_another_kind_is_refused(memory_kms: KMS) -> None:
+    """And nothing is remembered of it."""
+
+    class Shows(dict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            return iter([Encodes(key) for key in super().__iter__()])
+
+        def keys(self) -> Any:
+            return list(self)
+
+    acme = memory_kms.keys.tenant("acme")
+    with pytest.raises(MalformedInput, match="keys are str, not Encodes"):
+        acme.encrypt(b"x", Shows({"shown": "1"}))
+    assert acme.decrypt(acme.encrypt(b"x", {"shown": "1"}), {"shown": "1"}) == b"x"
+
+
+class Reentrant(dict[str, str]):
+    """A dict that has something done while its values are looked at."""
+
+    act: Callable[[], object]
+
+    def __iter__(self) -> Iterator[str]:
+        self.act()
+        return super().__iter__()
+
+    def __getitem__(self, key: str) -> str:
+        self.act()
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "batch"])
+def test_context_that_rotates_forgets_and_seals_while_it_is_encoded(
+    memory_kms: KMS,
+    many: bool,  # noqa: FBT001 - a case
+) -> None:
+    """Code of the caller's in the middle of a call meets whole state, and leaves it so."""
+    acme = memory_kms.keys.tenant("acme")
+    sealed: list[bytes] = []
+
+    def act() -> None:
+        memory_kms.keys.rotate("acme")
+        sealed.append(acme.encrypt(b"within"))
+        memory_kms.keys._cache.clear()
+
+    context = Reentrant({"a": "1", "b": "2", "c": "3"})
+    context.act = act
+    message = acme.encrypt_many([b"x"], [context])[0] if many else acme.encrypt(b"x", context)
+    opened = acme.decrypt_many([message], [context])[0] if many else acme.decrypt(message, context)
+    assert opened == b"x"
+    assert sealed
+    assert acme.decrypt_many(sealed) == [b"within"] * len(sealed)
+
+
+@pytest.mark.parametrize("kind", [KeyError, LookupError, ValueError])
+def test_error_of_the_callers_own_context_is_his(memory_kms: KMS, kind: type[Exception]) -> None:
+    """What his mapping raises comes to him as it is, and is not taken for one of ours."""
+
+    class Raises(dict[str, str]):
+        def keys(self) -> Any:
+            raise kind("his own")
+
+        def __iter__(self) -> Iterator[str]:
+            raise kind("his own")
+
+    acme = memory_kms.keys.tenant("acme")
+    message = acme.encrypt(b"x")
+    hostile = Raises(a="1")
+    attempts: list[Callable[[], object]] = [
+        lambda: acme.encrypt(b"x", hostile),
+        lambda: acme.decrypt(message, hostile),
+        lambda: acme.encrypt_many([b"x"], [hostile]),
+        lambda: acme.decrypt_many([message], [hostile]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(kind, match="his own"):
+            attempt()
+    assert acme.decrypt(message) == b"x"
