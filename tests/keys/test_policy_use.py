@@ -68,7 +68,7 @@ class Shop:
         self.source = {"test": self.table}
         self.kms = KMS(
             read_settings(self.source, "test"),
-            clock=self.wall.timestamp,
+            clock=lambda: self.wall.timestamp(),  # noqa: PLW0108 - of what `wall` is by then
             now=clock,
             source=self.source,
             background=self.later,
