@@ -46,14 +46,7 @@ def encode_context(context: Context) -> bytes:
             one, two, three = pairs
             (a, heads_a), (b, heads_b), (c, heads_c) = _frames[one, two, three]
             a, b, c = pairs[a], pairs[b], pairs[c]
-            if (
-                type(one) is str
-                and type(two) is str
-                and type(three) is str
-                and type(a) is str
-                and type(b) is str
-                and type(c) is str
-            ):
+            if type(one) is type(two) is type(three) is type(a) is type(b) is type(c) is str:
                 text = f"{heads_a[len(a)]}{a}{heads_b[len(b)]}{b}{heads_c[len(c)]}{c}"
                 return text.encode("ascii")
         except (LookupError, ValueError):
@@ -64,17 +57,16 @@ def encode_context(context: Context) -> bytes:
 def _encode_framed(context: dict[str, str]) -> bytes:
     """Encode by a frame; raises `LookupError` or `ValueError` for what none fits."""
     keys = tuple(context)
-    pieces: list[str] = []
+    text = ""
     for key, heads in _frames[keys]:
         value = context[key]
         if type(value) is not str:
             raise LookupError
-        pieces.append(heads[len(value)])
-        pieces.append(value)
+        text = f"{text}{heads[len(value)]}{value}"
     for key in keys:
         if type(key) is not str:
             raise LookupError
-    return "".join(pieces).encode("ascii")
+    return text.encode("ascii")
 
 
 def _encode_any(context: Context) -> bytes:
@@ -85,8 +77,8 @@ def _encode_any(context: Context) -> bytes:
         if len(context) >= MAX_CONTEXT:
             _too_long()
         return b"\x01" + context
-    if isinstance(context, (dict, Mapping)):
-        pairs = context if isinstance(context, dict) else dict(context)  # one that stands still
+    if isinstance(context, Mapping):
+        pairs = dict(context)  # one that stands still, whatever a subclass or a thread does
         encoded = _encode_mapping(pairs)
         _add_frame(tuple(pairs))
         return encoded
@@ -127,8 +119,8 @@ def _layout(keys: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
 
 
 # For a set of keys in the order of insertion: each key, in the canonical order, with what stands
-# before its value for each length that the value may have. All of it is ASCII, so that one `join`
-# and one `encode` make the context. Bounded to some 5 MB; what was met first stays, so that a
+# before its value for each length that the value may have. All of it is ASCII, so that one `encode`
+# makes the context. Bounded to some 5 MB; what was met first stays, so that a
 # program with more sets of keys does not make frames all the time.
 _frames: dict[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]] = {}
 _MAX_FRAMES = 64

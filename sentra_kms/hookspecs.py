@@ -56,7 +56,9 @@ class HookManager(PluginManager):
     """A plugin manager for one set of hooks, which looks at no other names.
 
     `specifications` is a class or module. Most names of an object are no hooks, and each look
-    costs a walk over its classes; names that are almost a hook's are refused by the guard.
+    costs a walk over its classes; names that are almost a hook's are refused by the guard. A
+    module that registers passes no guard: there every name is looked at, since the mark of a hook
+    may name another.
     """
 
     def __init__(self, specifications: type | ModuleType) -> None:
@@ -70,7 +72,9 @@ class HookManager(PluginManager):
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
         """Return what marks an implementation."""
-        return super().parse_hookimpl_opts(plugin, name) if name in self._names else None
+        if name in self._names or isinstance(plugin, ModuleType):
+            return super().parse_hookimpl_opts(plugin, name)
+        return None
 
     def parse_hookspec_opts(self, module_or_class: object, name: str) -> HookspecOpts | None:
         """Return what marks a specification."""

@@ -14,6 +14,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
@@ -253,7 +254,10 @@ class AsyncTenantKeys:
         return await self._keys.decrypt_many(self._tenant, messages, contexts)
 
 
-def _size(data: object) -> int:
-    if isinstance(data, memoryview):
-        return data.nbytes
-    return len(data) if isinstance(data, (bytes, bytearray)) else 0  # refused where it is used
+def _size(data: Buffer) -> int:
+    if type(data) is bytes:
+        return len(data)
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        with suppress(ValueError), memoryview(data) as view:  # one that was released
+            return view.nbytes
+    return 0  # refused where it is used

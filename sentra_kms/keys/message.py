@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice, repeat
 from operator import length_hint
 
@@ -123,21 +124,24 @@ def version_of(message: bytes) -> int:
 
 def check_plaintext(plaintext: Buffer) -> bytes:
     """Return the plaintext as bytes; raises `MalformedInput` for another type or over 64 MiB."""
-    plain = _as_bytes(plaintext, "a plaintext")
-    if len(plain) > MAX_PLAINTEXT:
-        raise MalformedInput(
-            f"a message has at most {MAX_PLAINTEXT} bytes of plaintext, this one {len(plain)}"
-        )
-    return plain
+    if type(plaintext) is bytes and len(plaintext) <= MAX_PLAINTEXT:
+        return plaintext
+    with _view(plaintext, "a plaintext") as view:
+        if view.nbytes > MAX_PLAINTEXT:
+            raise MalformedInput(
+                f"a message has at most {MAX_PLAINTEXT} bytes of plaintext, this one {view.nbytes}"
+            )
+        return bytes(view)
 
 
 def check_message(message: Buffer) -> bytes:
     """Return a message of the right form as bytes; raises `MalformedInput`."""
-    whole = _as_bytes(message, "a message")
-    if not OVERHEAD <= len(whole) <= MAX_MESSAGE:
-        raise MalformedInput(
-            f"a message has {OVERHEAD} to {MAX_MESSAGE} bytes, this has {len(whole)}"
-        )
+    with _view(message, "a message") as view:
+        if not OVERHEAD <= view.nbytes <= MAX_MESSAGE:
+            raise MalformedInput(
+                f"a message has {OVERHEAD} to {MAX_MESSAGE} bytes, this has {view.nbytes}"
+            )
+        whole = message if type(message) is bytes else bytes(view)
     if not whole.startswith(MAGIC):
         if whole[:2] != MAGIC[:2]:
             raise MalformedInput("not a message of sentra_kms: it does not begin with 'SK'")
@@ -148,11 +152,12 @@ def check_message(message: Buffer) -> bytes:
     return whole
 
 
-def _as_bytes(data: Buffer, what: str) -> bytes:
-    if type(data) is bytes:
-        return data
+def _view(data: Buffer, what: str) -> memoryview:
+    """Return what is really in a buffer, whatever a subclass of its type says of itself."""
     if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
+        with suppress(ValueError):
+            return memoryview(data)
+        raise MalformedInput(f"{what} is a memoryview that was released")
     raise MalformedInput(f"{what} is bytes, not {type(data).__name__}: encode it first")
 
 

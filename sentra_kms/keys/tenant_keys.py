@@ -218,8 +218,9 @@ class TenantKeys(ProcessBound):
     def _encoded(self, contexts: Sequence[Context] | None, size: int) -> Sequence[bytes | None]:
         if contexts is None:
             return [None] * size
-        _check_lengths(size, len(contexts))
-        return [None if context is None else encode_context(context) for context in contexts]
+        given = list(contexts)
+        _check_lengths(size, len(given))
+        return [None if context is None else encode_context(context) for context in given]
 
     def _epoch(self, cost: int) -> Epoch:
         """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""

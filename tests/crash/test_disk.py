@@ -13,7 +13,7 @@ from sentra_kms.runtime import KMS
 from tests.crash.crashing import Ledger, Nursery, Step
 from tests.crash.mounts import PAGE, Disk, small_disk
 from tests.crash.strace import need_strace, traced
-from tests.keys.conftest import Spy
+from tests.keys.conftest import Spy, until
 
 STEPS = [Step("create", "new"), Step("rotate", "acme"), Step("rewrap", "acme", 1)]
 VERSIONS = 60  # in acme's ring, so that it takes several pages
@@ -174,8 +174,8 @@ def test_disk_that_turns_read_only_while_a_process_works(nursery: Nursery, tmp_p
         nursery.start(ledger.configs, steps)
         nursery.go()
         begun = nursery.next()
-        while not disk.remount("ro"):
-            pass  # refused while a file is open for writing, which is in the middle of a save
+        # Refused while a file is open for writing, which is in the middle of a save.
+        until(lambda: disk.remount("ro"))
         outcome = nursery.outcome(kill_after_error=True)
         outcome.told.insert(0, begun)
         first = next(place for place, told in enumerate(outcome.told) if "error" in told)

@@ -389,17 +389,32 @@ class Children:
         ]
 
     def answers(self) -> list[Any]:
-        """Let all work; return the JSON that each printed."""
-        found = []
+        """Let all work; return the JSON that each printed. None outlives this."""
+        bound = threading.Timer(WAIT * 2, self._kill)
+        bound.start()
+        try:
+            return self._answers()
+        finally:
+            bound.cancel()
+            self._kill()
+            for process in self.processes:
+                process.communicate()
+
+    def _answers(self) -> list[Any]:
         for process in self.processes:
             assert process.stdout is not None
-            process.stdout.readline()
+            assert process.stdout.readline(), "a child ended before its work"
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
+        found = []
         for process in self.processes:
-            output, errors = process.communicate(timeout=WAIT * 2)
+            output, errors = process.communicate()
             assert process.returncode == 0, errors
             found.append(json.loads(output))
         return found
+
+    def _kill(self) -> None:
+        for process in self.processes:
+            process.kill()

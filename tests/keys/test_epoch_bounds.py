@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from sentra_kms.keys import message as messages_module
-from sentra_kms.keys import tenant_keys
 from sentra_kms.keys.message import EPOCH_TICKS, OVERHEAD
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import in_threads, salt_of
@@ -22,9 +21,7 @@ TICK = 16 * 1024  # bytes that cost an epoch as much as one message
 @pytest.fixture(autouse=True)
 def _short_epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Epochs of eight ticks instead of 2^16, and threads that switch as often as they can."""
-    for module in (messages_module, tenant_keys):
-        if hasattr(module, "EPOCH_TICKS"):
-            monkeypatch.setattr(module, "EPOCH_TICKS", BOUND)
+    monkeypatch.setattr(messages_module, "EPOCH_TICKS", BOUND)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -60,8 +57,8 @@ def test_new_epoch_is_not_used_up_before_its_maker_drew_from_it(
     make: Any = cache.epoch
     others: list[bytes] = []
 
-    def make_and_lose_the_processor(*arguments: Any) -> Any:
-        epoch = make(*arguments)
+    def make_and_lose_the_processor(*arguments: Any, **options: Any) -> Any:
+        epoch = make(*arguments, **options)
         if not others:
             others.append(b"")  # what follows makes epochs of its own
             others[:] = [acme.encrypt(bytes(theirs)) for _ in range(2 * BOUND)]
