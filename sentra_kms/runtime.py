@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sentra_kms.binding import Binding
 from sentra_kms.config import read_settings, references_in
@@ -29,9 +29,6 @@ from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import KekName, Reference
-from sentra_kms.secrets.documents import Spawn
-from sentra_kms.secrets.fetch import fetch_value
-from sentra_kms.secrets.manager import DEFAULT_MAX_STALE, SecretManager
 from sentra_kms.settings import (
     AuthSource,
     BackendConfig,
@@ -39,6 +36,10 @@ from sentra_kms.settings import (
     Settings,
 )
 from sentra_kms.sources import backend_config
+
+if TYPE_CHECKING:
+    from sentra_kms.secrets.documents import Spawn
+    from sentra_kms.secrets.manager import SecretManager
 
 _AUTH_KEY_SIZE = 32
 
@@ -83,15 +84,8 @@ class KMS:
                 self._bindings[reference.backend].require(
                     "fetch_secret", f"[{self.environment}.secrets] {name} refers to {reference}"
                 )
-        self._secrets = SecretManager(
-            self._bound,
-            settings.secrets,
-            max_stale=getattr(settings.cache, "max_stale", DEFAULT_MAX_STALE),
-            clock=clock,
-            now=now,
-            spawn=spawn,
-            where=f"[{self.environment}.secrets]",
-        )
+        self._spawn = spawn
+        self._secrets: dict[str, SecretManager] = {}
         self._keys = self._build_keys(settings.keys) if settings.keys else None
 
     def __repr__(self) -> str:
@@ -110,7 +104,7 @@ class KMS:
     @property
     def secrets(self) -> SecretManager:
         """Secrets by name or reference."""
-        return self._secrets
+        return self._secrets.get("") or self._open_secrets()
 
     def examine(self) -> list[Finding]:
         """Try every backend, secret, KEK, ring authentication key and the store; change nothing."""
@@ -134,7 +128,8 @@ class KMS:
         self._closed = True
         if self._keys is not None:
             self._keys.close()
-        self._secrets.close()
+        for secrets in self._secrets.values():
+            secrets.close()
         failures = [_closed(binding) for binding in list(self._bindings.values())]
         self._observers.close()
         for failure in failures:
@@ -152,8 +147,22 @@ class KMS:
     ) -> None:
         self.close()
 
+    def _open_secrets(self) -> SecretManager:
+        from sentra_kms.secrets.manager import DEFAULT_MAX_STALE, SecretManager
+
+        made = SecretManager(
+            self._bound,
+            self._settings.secrets,
+            max_stale=getattr(self._settings.cache, "max_stale", DEFAULT_MAX_STALE),
+            clock=self._clock,
+            now=self._now,
+            spawn=self._spawn,
+            where=f"[{self.environment}.secrets]",
+        )
+        return self._secrets.setdefault("", made)  # of two threads both use the first
+
     def _describe_secret(self, name: str) -> str:
-        found = self._secrets.get(name)
+        found = self.secrets.get(name)
         return "can be had" if found.version is None else f"can be had, version {found.version}"
 
     def _describe(self, kek: KekName) -> str:
@@ -184,6 +193,8 @@ class KMS:
         )
 
     def _secret(self, reference: Reference) -> KeyMaterial:
+        from sentra_kms.secrets.fetch import fetch_value
+
         return fetch_value(self._bound, reference)
 
     def _bound(self, name: str) -> Binding:

@@ -70,6 +70,12 @@ store = "local"
 # What authenticates key rings: BACKEND:KEY of a local key, or a reference to base64 of 32 bytes.
 # The first signs, any verifies. Absent: every KEK of wrap_with, then of unwrap_with.
 #authenticate_with = ["local:@new@", "local:@old@"]
+
+# Secrets by name, for kms.secrets and `sentra-kms exec`: a reference, a list of which the next is
+# asked only if one is not found, or a template of several parts.
+#[production.secrets]
+#SENTRASCAN_SECRET = { from = "docker://session_secret", max_age = "90d" }
+#DATABASE_URL = { from = ["docker://database_url", "systemd://database_url"], ttl = "10m" }
 """
 
 
