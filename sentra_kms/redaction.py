@@ -80,7 +80,8 @@ class Masker:
                 pieces.append(MASK.encode("ascii"))
             done = last
         pieces.append(data[done:end])
-        return b"".join(pieces), data[end:], max(0, done - end)
+        # What a mask stands for stays covered, also where all of it has to wait once more.
+        return b"".join(pieces), data[end:], max(0, done - end, covered - end)
 
 
 class StreamMasker:
