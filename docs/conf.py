@@ -33,7 +33,7 @@ python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(click|collections|contextlib|cryptography|datetime|logging|msgspec)\..*"),
-    (r"py:.*", r"(os|pathlib|pluggy|rich|types|typing)\..*"),
+    (r"py:.*", r"(os|pathlib|pluggy|pydantic_settings|rich|sqlalchemy|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?_[A-Za-z]\w*"),
 ]
 # In docstrings `name` is a piece of code, as in Markdown.

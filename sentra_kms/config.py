@@ -20,7 +20,6 @@ from sentra_kms.errors import (
     afresh,
 )
 from sentra_kms.reference import BACKEND_NAME, PREFIX, Reference
-from sentra_kms.secrets.declaration import is_secret_name, parse_secret
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
@@ -112,6 +111,10 @@ class _Reader:
 
     def _secrets(self) -> dict[str, SecretEntry]:
         found: dict[str, SecretEntry] = {}
+        if "secrets" not in self._table:
+            return found
+        from sentra_kms.secrets.declaration import is_secret_name, parse_secret
+
         for name, value in self._subtable("secrets").items():
             try:
                 found[name] = parse_secret(name, value, _from_text)

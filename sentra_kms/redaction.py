@@ -80,7 +80,8 @@ class Masker:
                 pieces.append(MASK.encode("ascii"))
             done = last
         pieces.append(data[done:end])
-        return b"".join(pieces), data[end:], max(0, done - end)
+        # What a mask stands for stays covered, also where all of it has to wait once more.
+        return b"".join(pieces), data[end:], max(0, done - end, covered - end)
 
 
 class StreamMasker:
@@ -119,7 +120,6 @@ class RedactionFilter(logging.Filter):
     def __init__(self, live: Callable[[], Iterable[Secret]]) -> None:
         super().__init__()
         self._live = live
-        self._of: frozenset[int] = frozenset()
         self._values: list[Secret] = []
         self._masker = Masker(())
 
@@ -148,11 +148,9 @@ class RedactionFilter(logging.Filter):
 
     def _current(self) -> Masker:
         values = list(self._live())
-        ids = frozenset(map(id, values))
-        if ids != self._of:
-            # The values are held on to, so that their ids stay theirs.
+        if values != self._values:
             self._masker = Masker(value.reveal_bytes() for value in values)
-            self._of, self._values = ids, values
+            self._values = values
         return self._masker
 
 

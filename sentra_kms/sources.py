@@ -18,7 +18,6 @@ from sentra_kms.events import Event
 from sentra_kms.hooktypes import Host
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
-from sentra_kms.secrets.fetch import fetch_value
 from sentra_kms.settings import DEFAULT_TIMEOUT, BackendConfig, Settings
 
 
@@ -44,6 +43,8 @@ class Sources:
 
     def secret(self, reference: Reference) -> KeyMaterial:
         """Return a secret as its source holds it now."""
+        from sentra_kms.secrets.fetch import fetch_value
+
         return fetch_value(self.bound, reference)
 
     def bound(self, name: str) -> Binding:

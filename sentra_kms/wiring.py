@@ -27,7 +27,6 @@ from sentra_kms.keys.store import RingStore
 from sentra_kms.keys.wrapping import Wrapping
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import KekName, Reference
-from sentra_kms.secrets.fetch import fetch_value
 from sentra_kms.settings import (
     DEFAULT_POLICY,
     AuthSource,
@@ -106,6 +105,8 @@ class Wiring:
 
     def secret(self, reference: Reference) -> KeyMaterial:
         """Fetch what a reference names."""
+        from sentra_kms.secrets.fetch import fetch_value  # for whom there are secrets
+
         return fetch_value(self.bound, reference)
 
     def bound(self, name: str) -> Binding:

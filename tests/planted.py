@@ -2,7 +2,7 @@
 
 Tests that need a secret which must not show itself use one of `VALUES`. Whatever any test prints or
 logs, and whatever report it ends in, is looked through; `tests/test_planted.py`, which runs last,
-tells what was found.
+tells what was found; `tests/test_cli_planted.py` hunts in the files of a whole use.
 """
 
 from __future__ import annotations

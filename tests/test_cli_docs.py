@@ -68,6 +68,11 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
         "health",
         "encrypt",
         "decrypt",
+        "secret list",
+        "secret check",
+        "secret get",
+        "exec",
+        "render",
         "completion",
     ],
 )

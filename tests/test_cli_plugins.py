@@ -122,15 +122,17 @@ def test_built_in_types() -> None:
     document = run_json("backends")
     assert document["environment"] == "development"
     rows = {row["type"]: row for row in document["types"]}
-    assert list(rows) == ["env", "file", "local", "memory"]
+    assert list(rows) == ["docker", "env", "file", "local", "memory", "systemd"]
     assert all(row["built_in"] and row["usable"] and row["summary"] for row in rows.values())
     assert {row["distribution"] for row in rows.values()} == {"sentra-kms"}
     assert [name for name, row in rows.items() if row["development_only"]] == ["env", "memory"]
     assert {name: row["used_by"] for name, row in rows.items()} == {
+        "docker": [],
         "env": ["env"],
         "file": [],
         "local": ["local"],
         "memory": [],
+        "systemd": [],
     }
 
 
@@ -160,10 +162,12 @@ def test_rows_for_programs(site: Path) -> None:
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert rows[0] == ["acme", "sentra-kms-acme", "2.5", "usable", "", "", "KEKs of Acme"]
     assert [row[:2] + row[3:6] for row in rows[1:]] == [
+        ["docker", "sentra-kms", "usable", "", ""],
         ["env", "sentra-kms", "usable", "development", "env"],
         ["file", "sentra-kms", "usable", "", ""],
         ["local", "sentra-kms", "usable", "", "local"],
         ["memory", "sentra-kms", "usable", "development", ""],
+        ["systemd", "sentra-kms", "usable", "", ""],
     ]
 
 

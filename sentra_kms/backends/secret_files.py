@@ -66,15 +66,7 @@ def check_plain(reference: Reference, scheme: str) -> None:
 
 def read_anywhere(path: str, warn: Warn) -> SecretValue:
     """Read a file by its absolute path; links are followed wherever they lead."""
-    try:
-        file = os.open(path, _FILE)
-        try:
-            return _read(file, path, warn)
-        finally:
-            os.close(file)
-    except OSError as error:
-        failure, cause = _translate(error, path)
-    raise failure from cause
+    return _opened(lambda: os.open(path, _FILE), path, warn)
 
 
 def read_inside(directory: str, path: str, warn: Warn) -> SecretValue:
@@ -84,14 +76,18 @@ def read_inside(directory: str, path: str, warn: Warn) -> SecretValue:
             f"a reference into {directory} names a path inside it, not one from the root"
         )
     shown = os.path.join(directory, path)
+    return _opened(lambda: _open_inside(directory, path, shown), shown, warn)
+
+
+def _opened(open_it: Callable[[], int], path: str, warn: Warn) -> SecretValue:
     try:
-        file = _open_inside(directory, path, shown)
+        file = open_it()
         try:
-            return _read(file, shown, warn)
+            return _read(file, path, warn)
         finally:
             os.close(file)
     except OSError as error:
-        failure, cause = _translate(error, shown)
+        failure, cause = _translate(error, path)
     raise failure from cause
 
 

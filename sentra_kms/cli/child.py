@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -200,7 +200,7 @@ def _copy_size(source: int, target: int) -> None:
 
 
 @contextmanager
-def _private_files(secrets: Mapping[str, Secret]) -> Iterator[dict[bytes, bytes]]:
+def _private_files(secrets: Mapping[str, Secret]) -> Generator[dict[bytes, bytes]]:
     """Write each secret to a private file; yield the environment with the files' paths.
 
     In memory where the system has such a directory, and taken away at the end.

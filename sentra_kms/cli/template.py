@@ -85,6 +85,12 @@ store = "local"
 #[production.policies.gold]
 #wrap_with = ["local:@new@"]
 #key_ttl = "30s"
+
+# Secrets by name, for kms.secrets and `sentra-kms exec`: a reference, a list of which the next is
+# asked only if one is not found, or a template of several parts.
+#[production.secrets]
+#SENTRASCAN_SECRET = { from = "docker://session_secret", max_age = "90d" }
+#DATABASE_URL = { from = ["docker://database_url", "systemd://database_url"], ttl = "10m" }
 """
 
 

@@ -13,7 +13,7 @@ Needs the extra `pydantic-settings`::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, LiteralString, get_args
 
 try:
     from pydantic import ValidationError
@@ -120,11 +120,11 @@ class _Guarded:
     """A settings class's validator whose errors hold no value."""
 
     def __init__(self, validator: Any, secrets: SecretManager) -> None:  # noqa: ANN401
-        self._validator = validator
+        self.validator = validator
         self._secrets = secrets
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        found = getattr(self._validator, name)
+        found = getattr(self.validator, name)
         if not name.startswith("validate_"):
             return found
 
@@ -143,7 +143,7 @@ def _guard(settings_cls: type[BaseSettings], secrets: SecretManager) -> None:
     """Put a guard around a class's validator, which is the only place that sees every error."""
     validator: object = settings_cls.__pydantic_validator__
     if isinstance(validator, _Guarded):
-        validator = validator._validator  # noqa: SLF001 - one of our own
+        validator = validator.validator
     setattr(settings_cls, "__pydantic_validator__", _Guarded(validator, secrets))  # noqa: B010
 
 
@@ -154,7 +154,12 @@ def _without_values(error: ValidationError, secrets: SecretManager) -> Validatio
         text = masker.text(each["msg"])
         if each["type"] not in _PLAIN_TYPES:
             text = "A validator refused the value; its text is not shown, as it may hold the value"
-        # The type and text are data here: no literal could be known beforehand.
-        told = PydanticCustomError(each["type"], text)
+        told = PydanticCustomError(_literal(each["type"]), _literal(text))
         details.append(InitErrorDetails(type=told, loc=each["loc"], input=_HIDDEN))
     return ValidationError.from_exception_data(error.title, details)
+
+
+def _literal(text: str) -> LiteralString:
+    """Pass text that is data, where pydantic expects a literal."""
+    value: Any = text
+    return value  # type: ignore[no-any-return]

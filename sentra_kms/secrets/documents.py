@@ -44,7 +44,7 @@ Spawn = Callable[[Callable[[], None]], None]
 class Held:
     """A document as it was fetched, or that it was not found. Times are monotonic seconds."""
 
-    __slots__ = ("failing", "failure", "fresh_until", "hard_until", "value")
+    __slots__ = ("failure", "fresh_until", "hard_until", "value")
 
     def __init__(
         self, value: SecretValue | None, failure: KMSError | None, fresh: float, hard: float
@@ -53,7 +53,6 @@ class Held:
         self.failure: KMSError | None = failure
         self.fresh_until: float = fresh
         self.hard_until: float = hard
-        self.failing: bool = False  # the last look failed, and the value is from an earlier one
 
 
 class _Slot:
@@ -251,7 +250,7 @@ class Documents:
         if now < held.fresh_until:
             return held
         ttl = self._ttl(document)
-        if held.value is None or not (held.failing or now < held.fresh_until + ttl):
+        if held.value is None or now >= held.fresh_until + ttl:
             return None  # one that was not looked at for long may be wrong, and is waited for
         self._renew_behind(document, slot)
         return slot.held if slot.held is not None and now < slot.held.hard_until else None
@@ -308,7 +307,6 @@ class Documents:
                 slot.held = Held(None, outcome, now + NEGATIVE_TTL, now + NEGATIVE_TTL)
                 slot.quiet_until = float("-inf")
             elif _passes(outcome) and before is not None and before.value is not None:
-                before.failing = True
                 before.fresh_until = min(before.hard_until, now + self._jittered(RETRY_AFTER))
             else:
                 slot.held = None

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, afresh
+from sentra_kms.errors import (
+    ConfigurationError,
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    afresh,
+)
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
@@ -204,14 +210,21 @@ class SecretManager:
     def redact_logs(self, logger: logging.Logger | None = None) -> RedactionFilter:
         """Mask every secret that is held in what a logger's handlers write (default: the root's).
 
-        Returns the filter, to be added to handlers that come later.
+        Returns the filter, to be added to handlers that come later. Raises `ConfigurationError` if
+        there is no handler yet: it would mask nothing.
         """
         import logging
 
         from sentra_kms.redaction import RedactionFilter
 
+        handlers = (logger or logging.getLogger()).handlers
+        if not handlers:
+            raise ConfigurationError(
+                "this logger has no handlers yet, so that nothing would be masked: configure "
+                "logging before redact_logs()"
+            )
         found = RedactionFilter(self.live)
-        for handler in (logger or logging.getLogger()).handlers:
+        for handler in handlers:
             handler.addFilter(found)
         return found
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Generator, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -119,7 +119,7 @@ class Fake:
             kms.close()
 
     @contextmanager
-    def _outage(self, backend: str) -> Iterator[None]:
+    def _outage(self, backend: str) -> Generator[None]:
         try:
             yield
         finally:
@@ -156,7 +156,7 @@ class Fake:
         state = self.state(reference.backend)
         if reference.keys:
             versions = state.secrets.get(reference.path)
-            document = json.loads(versions[-1].data.reveal()) if versions else {}
+            document: dict[str, Any] = json.loads(versions[-1].data.reveal()) if versions else {}
             place = document
             for key in reference.keys[:-1]:
                 place = place.setdefault(key, {})

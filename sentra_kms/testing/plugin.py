@@ -23,8 +23,9 @@ def sentra_kms_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     from sentra_kms.testing.fake import Fake
 
     fake = Fake()
+    ask: Callable[..., object] = getattr(binding.Binding, "_ask")  # noqa: B009 - ours, not public
     monkeypatch.setattr(runtime, "open_kms", fake.load)
-    monkeypatch.setattr(binding.Binding, "_ask", _guarded(binding.Binding._ask, fake))  # noqa: SLF001
+    monkeypatch.setattr(binding.Binding, "_ask", _guarded(ask, fake))
     try:
         yield fake
     finally:

@@ -25,7 +25,6 @@ from sentra_kms.settings import AuditSettings, CacheSettings, KeysSettings
 ROOT = Path(__file__).parent.parent.parent
 FRAGMENT = "<!-- fragment -->"
 NOT_BUILT: tuple[tuple[str, ...], ...] = (
-    ("secrets",),
     ("audit", "required"),
     ("audit", "path"),
     ("audit", "wrap_with"),

@@ -105,6 +105,13 @@ def test_stream_split_at_every_offset(secret: bytes) -> None:
         assert masker.masked(text) in {b"<***><******>", b"<***><***>"}
 
 
+def test_stream_that_pauses_inside_an_overlap() -> None:
+    """What a mask has been told for is not shown after a pause and the end."""
+    for pieces in ([b"ababababab", b""], [b"ababababab", b"", b""], [b"abab", b"", b"ab"]):
+        stream = StreamMasker(Masker([b"abab"]))
+        assert b"".join(map(stream.feed, pieces)) + stream.end() == b"***"
+
+
 def test_stream_holds_back_only_what_may_begin_a_value() -> None:
     """A prompt without a newline comes at once."""
     stream = StreamMasker(Masker([b"hunter2"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -13,7 +14,6 @@ import sentra_kms
 from sentra_kms.errors import MalformedInput, SecretNotFound, ServiceUnavailable
 from sentra_kms.secrets.documents import DEFAULT_TTL
 from sentra_kms.testing import Fake
-from tests.test_cli_support import child_environment
 
 CONFIG = """
 [production.backends.remote]
@@ -175,7 +175,7 @@ def run(directory: Path, text: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_application.py").write_text(text, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", "-p", "no:cacheprovider"],
-        cwd=directory, capture_output=True, text=True, check=False, env=child_environment(),
+        cwd=directory, capture_output=True, text=True, check=False, env=dict(os.environ),
     )  # fmt: skip
 
 

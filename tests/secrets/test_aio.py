@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -130,7 +131,13 @@ def test_cancelling_one_leaves_the_others(clock: ManualClock) -> None:
 def test_cancelling_all_loses_nothing(clock: ManualClock) -> None:
     """A look that nobody waits for any more ends by itself, without a complaint, and is used."""
     slow = Slow()
-    source = Source(a=slow, b=ServiceUnavailable("down"))
+    failure = Slow()
+
+    def fail() -> bytes:
+        failure()
+        raise ServiceUnavailable("down")
+
+    source = Source(a=slow, b=fail)
     made = make_manager(source, clock, A="fake://a", B="fake://b")
 
     async def main() -> None:
@@ -143,9 +150,15 @@ def test_cancelling_all_loses_nothing(clock: ManualClock) -> None:
         slow.go.set()
         await reach(lambda: made.held("A") is not None)
         failing = asyncio.create_task(made.aio.get("B"))
-        await reach(lambda: "fake://b" in source.asked)
+        await reach(failure.asked.is_set)
         failing.cancel()
         await asyncio.gather(failing, return_exceptions=True)
+        failure.go.set()
+        (flights,) = made.aio._flights.values()
+        await reach(lambda: not flights)
+        del failing
+        gc.collect()
+        await asyncio.sleep(0)
         assert complaints == []
 
     asyncio.run(main())

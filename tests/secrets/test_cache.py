@@ -243,6 +243,23 @@ def test_outage_costs_few_looks(clock: ManualClock) -> None:
     assert 15 <= len(source.asked) - before <= 30
 
 
+def test_outage_that_passed_long_ago_is_not_coasted_through(clock: ManualClock) -> None:
+    """A look that failed once does not let an old value be used when nobody looked for long."""
+    source = Source(a=b"old")
+    made = make_manager(source, clock, spawn=lambda work: work(), A="fake://a")
+    made.get("A")
+    source.down = DOWN
+    clock.advance(documents.DEFAULT_TTL + 1)
+    assert made.get("A").reveal() == "old"
+    source.down = None
+    source.answers["a"] = b"new"
+    clock.advance(2000)
+    waiting: list[object] = []
+    made._documents._spawn = waiting.append
+    assert made.get("A").reveal() == "new"
+    assert waiting == []
+
+
 def test_time_to_live_longer_than_the_maximum(clock: ManualClock) -> None:
     """A declared time to live holds also where it is longer than `max_stale`."""
     source = Source(a=b"x")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -457,3 +459,19 @@ def test_fields_serve_master_keys_and_ring_keys(
         kms.keys.create("acme")
         assert kms.keys.decrypt("acme", kms.keys.encrypt("acme", b"x")) == b"x"
         assert all(f.level == "ok" for f in kms.examine() if f.subject != "local")
+
+
+def test_logs_are_redacted_in_one_line(clock: ManualClock) -> None:
+    """What is held is masked in what a logger's handlers write, also what is fetched later."""
+    told = io.StringIO()
+    logger = logging.Logger("test")  # noqa: LOG001 - not in the tree of loggers
+    manager = make_manager(Source(a=PLANTED, b=b"fetched-later"), clock, A="fake://a", B="fake://b")
+    with pytest.raises(ConfigurationError, match="no handlers yet"):
+        manager.redact_logs(logger)
+    logger.addHandler(logging.StreamHandler(told))
+    manager.get("A")
+    manager.redact_logs(logger)
+    logger.warning("%s fetched-later", PLANTED.decode())
+    manager.get("B")
+    logger.warning("%s fetched-later", PLANTED.decode())
+    assert told.getvalue() == "*** fetched-later\n*** ***\n"
