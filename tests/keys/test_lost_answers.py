@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from sentra_kms.backends import ring_files
 from sentra_kms.errors import (
     AlreadyExists,
     Conflict,
@@ -178,7 +177,7 @@ def test_disk_that_fails_after_the_rename_is_a_lost_answer(
 
     message = kms.keys.encrypt("acme", b"x")
     with monkeypatch.context() as patched:
-        patched.setattr(ring_files.os, "fsync", fail_second)
+        patched.setattr(os, "fsync", fail_second)
         with pytest.raises(ServiceUnavailable) as caught:
             kms.keys.rotate("acme", request_id="r")
     assert caught.value.retryable
