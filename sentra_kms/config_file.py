@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TypeGuard, cast
 
 from sentra_kms.errors import ConfigurationError, MalformedInput
@@ -12,6 +13,7 @@ FILE_NAME = "sentra-kms.toml"
 FILE_VARIABLE = "SENTRA_KMS_CONFIG"
 ENVIRONMENT_VARIABLE = "SENTRA_KMS_ENV"
 
+_MAPPING = "the mapping passed to load()"
 Table = dict[str, object]
 
 
@@ -26,15 +28,14 @@ class ConfigFile:
     @classmethod
     def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
         """Read a path, a mapping, or the file that the environment or directory has."""
-        failure: str
         if isinstance(source, Mapping):
             try:
-                return cls("the mapping passed to load()", os.getcwd(), _plain(source))
+                return cls(_MAPPING, os.getcwd(), _plain(source, ()))
             except RecursionError:
-                failure = "the mapping passed to load() is nested without end"
+                failure = f"{_MAPPING} is nested without end"
             except ConfigurationError as error:
                 failure = error.message
-            raise ConfigurationError(failure)  # anew, since the frames below hold its values
+            raise ConfigurationError(failure)  # anew: frames below hold values
         if source is not None and not isinstance(source, (str, os.PathLike)):
             raise MalformedInput(
                 f"a configuration is a path, a mapping or None, not {type(source).__name__}"
@@ -67,6 +68,8 @@ class ConfigFile:
 
     def choose(self, asked: str | None) -> str:
         """Return the name of the environment that is meant."""
+        if asked is not None and not isinstance(asked, str):
+            raise MalformedInput(f"an environment is named by text, not {type(asked).__name__}")
         environments = self.environments()
         default = self._default(environments)
         name = asked or os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -127,24 +130,40 @@ class ConfigFile:
         return name
 
 
-def _plain(table: Mapping[str, object], where: str = "the top") -> Table:
+def _plain(table: Mapping[str, object], way: tuple[str, ...]) -> Table:
     """Copy tables of any kind of mapping, so that nothing changes while they are read."""
-    plain: Table = {}
-    for key, value in table.items():
-        _check_key(key, where)
-        if isinstance(value, Mapping):
-            below = f"{where[:-1]}.{key}]" if where.endswith("]") else f"[{key}]"
-            plain[key] = _plain(cast("Mapping[str, object]", value), below)
-        else:
-            plain[key] = value
-    return plain
+    return {_key(key, way): _plain_value(value, (*way, key)) for key, value in table.items()}
 
 
-def _check_key(key: object, where: str) -> None:
+def _plain_value(value: object, way: tuple[str, ...]) -> object:
+    if isinstance(value, Mapping):
+        return _plain(cast("Mapping[str, object]", value), way)
+    if isinstance(value, (list, tuple)):
+        return [_plain_value(item, way) for item in cast("Iterable[object]", value)]
+    if isinstance(value, str):
+        _refuse_half_a_character(value, way)
+    return value
+
+
+def _key(key: object, way: tuple[str, ...]) -> str:
     if not isinstance(key, str):
         raise ConfigurationError(
-            f"the mapping passed to load(): {where}: a key is text, not {type(key).__name__}"
+            f"{_MAPPING}: a key {_at(way)} is {type(key).__name__}, and keys are text: quote it "
+            "where it was written"
         )
+    _refuse_half_a_character(key, way)
+    return key
+
+
+def _refuse_half_a_character(text: str, way: tuple[str, ...]) -> None:
+    with suppress(UnicodeEncodeError):  # which holds the text
+        text.encode("utf-8")
+        return
+    raise ConfigurationError(f"{_MAPPING}: text {_at(way)} has a lone surrogate")
+
+
+def _at(way: tuple[str, ...]) -> str:
+    return f"in [{'.'.join(way)}]" if way else "at the top"
 
 
 def is_table(value: object) -> TypeGuard[Table]:

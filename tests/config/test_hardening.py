@@ -222,30 +222,6 @@ def test_mapping_that_no_person_wrote_is_refused(make: Callable[[], dict[str, An
     assert len(error.message) < 4096
 
 
-@pytest.mark.parametrize("key", [1, None, b"key", ("a",), 1.5])
-@pytest.mark.parametrize(
-    ("place", "make"),
-    [
-        ("the top", lambda key: {key: {}, "production": {}}),
-        ("the top", lambda key: {key: 2}),
-        ("[production]", lambda key: {"production": {key: PLANTED}}),
-        ("[production.keys]", lambda key: {"production": {"keys": {key: PLANTED}}}),
-        ("[production.backends]", lambda key: {"production": {"backends": {key: {}}}}),
-        ("[shared.cache]", lambda key: {"shared": {"cache": {key: 1}}, "production": {}}),
-    ],
-)
-@pytest.mark.parametrize("environment", [None, "production"])
-def test_key_that_is_no_text_is_refused(
-    key: object, place: str, make: Callable[[object], object], environment: str | None
-) -> None:
-    """A mapping's keys are text, as in a file; the error says where one is not."""
-    error = refused(make(key), environment)
-    assert isinstance(error, ConfigurationError)
-    told = f"the mapping passed to load(): {place}: a key is text, not {type(key).__name__}"
-    assert error.message == told
-    assert error.__context__ is None
-
-
 @pytest.mark.parametrize("source", [123, 1.5, b"sentra-kms.toml", ["a"], object(), True, (), set()])
 def test_source_that_is_no_path_and_no_mapping_is_refused(source: object) -> None:
     """The error says what was passed in and what could be."""

@@ -156,33 +156,6 @@ def test_unknown_payload_format_is_told_though_its_fields_are_new(
     assert "format is not 1" in refused(made)
 
 
-@pytest.mark.parametrize("space", [b"", b" "])
-@pytest.mark.parametrize("value", [b'"\xdc"', b'{"\xff": 1}', b'"\xed\xa0\x80"', b'"\\ud800"'])
-def test_extension_that_is_no_text_is_refused(
-    key_site: Site, made: KMS, value: bytes, space: bytes
-) -> None:
-    """A payload is UTF-8 to its end, although nobody reads what its extensions hold."""
-    payload = key_site.document().partition(b"\n")[2]
-    changed = payload.replace(b'"extensions":{}', b'"extensions":{"x-n":' + space + value + b"}")
-    key_site.put(key_site.sign(changed))
-    with pytest.raises(RingRejected, match="is not valid") as caught:
-        made.keys.describe("acme")
-    assert caught.value.__context__ is None
-
-
-@pytest.mark.parametrize("space", [b"", b" "])
-@pytest.mark.parametrize("value", [b"1e999", b"-1e999", b"9" * 400, b"1" * 5000, b"1.0", b"-0"])
-def test_extension_may_hold_any_number(
-    key_site: Site, made: KMS, value: bytes, space: bytes
-) -> None:
-    """A number that no type of ours could hold is kept as it is, with white space around or not."""
-    payload = key_site.document().partition(b"\n")[2].replace(b'"sequence":2', b'"sequence":3')
-    changed = payload.replace(b'"extensions":{}', b'"extensions":{"x-n":' + space + value + b"}")
-    key_site.put(key_site.sign(changed))
-    assert made.keys.rotate("acme").primary == 3
-    assert b'"extensions":{"x-n":' + value + b"}" in key_site.document()
-
-
 def test_files_that_are_no_ring_are_refused(key_site: Site, made: KMS) -> None:
     """Text, JSON alone, and binary files under a ring's name are told apart from rings."""
     payload = key_site.document()[HEADER:]
