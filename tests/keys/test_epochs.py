@@ -285,6 +285,7 @@ def test_batch_binds_each_context_to_its_item(memory_kms: KMS) -> None:
     """Two contexts swapped do not open."""
     keys = memory_kms.keys
     messages = keys.encrypt_many("acme", [b"a", b"b"], [{"n": "1"}, {"n": "2"}])
+    assert keys.decrypt_many("acme", messages, [{"n": "1"}, {"n": "2"}]) == [b"a", b"b"]
     with pytest.raises(DecryptionFailed):
         keys.decrypt_many("acme", messages, [{"n": "2"}, {"n": "1"}])
     with pytest.raises(DecryptionFailed):
