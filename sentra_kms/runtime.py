@@ -17,6 +17,7 @@ from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
 from sentra_kms.forks import ProcessBound, tell_after_fork
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.background import Runner
+from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
@@ -59,6 +60,7 @@ class KMS(ProcessBound):
         )
         self._closed = False
         self._health: tuple[float, health.Health] | None = None
+        self._examinations: SingleFlight[health.Health] = SingleFlight()
         self._retiring: list[_Retiring] = []
         self.after_fork()
         tell_after_fork(self)
@@ -91,18 +93,24 @@ class KMS(ProcessBound):
     def health(self) -> health.Health:
         """Ask every backend of keys and key rings whether it answers; decrypts nothing.
 
-        For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
+        For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for,
+        and who asks meanwhile waits for the one that is being found.
         """
         if self._closed:
             return health.Health(live=False, ready=False, backends=())
         kept = self._health
         if kept is not None and self._now() < kept[0] + _HEALTH_TIME:
             return kept[1]
-        backends = health.examine(self._wiring)
+        wiring = self._wiring
+        return self._examinations.do(wiring, partial(self._examined, wiring))
+
+    def _examined(self, wiring: Wiring) -> health.Health:
+        backends = health.examine(wiring)
         answers = all(backend.ok for backend in backends)
         ready = answers or (self._keys is not None and self._keys.can_coast())
         found = health.Health(live=True, ready=ready, backends=backends)
-        self._health = self._now(), found
+        if self._wiring is wiring:  # else it is of backends that were
+            self._health = self._now(), found
         return found
 
     def reload(self, source: _Source = None) -> None:
