@@ -67,7 +67,7 @@ class Binding:
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held when this child was forked."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close what is being built
 
     @property
     def kind(self) -> str:

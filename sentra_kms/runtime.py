@@ -146,24 +146,27 @@ class KMS(ProcessBound):
     def health(self) -> Health:
         """Ask every backend of keys and key rings whether it answers; decrypts nothing.
 
-        For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
+        For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for,
+        and who asks meanwhile waits for the one that is being found.
         """
         if self._closed:
             return Health(live=False, ready=False, backends=())
-        return self._kept_health() or self._probes.do("health", self._asked_health)
+        wiring = self._wiring
+        return self._kept_health() or self._probes.do(wiring, partial(self._asked_health, wiring))
 
     def _kept_health(self) -> Health | None:
         kept = self._health
         return kept[1] if kept is not None and self._now() < kept[0] + _HEALTH_TIME else None
 
-    def _asked_health(self) -> Health:
+    def _asked_health(self, wiring: Wiring) -> Health:
         kept = self._kept_health()  # by who asked while this thread looked
         if kept is not None:
             return kept
-        examined = examine_backends(self._wiring)
+        examined = examine_backends(wiring)
         ready = examined.suffices or (self._keys is not None and self._keys.can_coast())
         found = Health(live=True, ready=ready, backends=examined.backends)
-        self._health = self._now(), found
+        if self._wiring is wiring:  # else it is of backends that were
+            self._health = self._now(), found
         return found
 
     def reload(self, source: _Source = None) -> None:

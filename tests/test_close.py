@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -246,3 +247,46 @@ def test_master_key_that_was_being_read_is_not_held(three: KMS) -> None:
     held = Held(three, "env", "fetch_secret")
     close_meanwhile(three, held, lambda: three.keys.rotate("acme"))
     check_nothing_is_held(three)
+
+
+@pytest.mark.parametrize("where", ["put", "admit", "submit"])
+def test_close_from_a_signal_handler_does_not_wait_for_itself(
+    three: KMS, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A handler runs in the main thread, which may be anywhere, and leaves nothing behind."""
+    cache: Any = three.keys._cache
+    memory: Any = cache._memory
+    closed = threading.Event()
+
+    def close() -> None:
+        monkeypatch.undo()
+        three.close()
+        closed.set()
+
+    def work() -> None:
+        if where == "submit":
+            cache._background.submit("late", lambda: None)
+        else:
+            with suppress(KMSError):  # it is closed
+                three.keys.encrypt("acme", b"x")
+
+    class Names(set[object]):
+        def add(self, name: object) -> None:
+            super().add(name)
+            close()
+
+    if where == "put":  # a ring is about to be held
+        cache.clear()
+        monkeypatch.setattr(memory, "_keep_ring", lambda _: close())
+    elif where == "admit":  # a key is about to be held
+        cache.clear()
+        monkeypatch.setattr(memory, "_admit", lambda *_: close())
+    else:
+        cache._background._names = Names()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert closed.is_set(), "it hangs"
+    check_nothing_is_held(three)
+    names = [each.name for each in threading.enumerate() if each.is_alive()]
+    assert "sentra-kms-refresh" not in names

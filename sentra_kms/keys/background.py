@@ -41,7 +41,7 @@ class Background:
 
     def after_fork(self) -> None:
         """Start anew: the threads stayed in the parent."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close while work is taken
         self._work: SimpleQueue[tuple[object, Callable[[], object]] | None] = SimpleQueue()
         self._names: set[object] = set()
         self._threads = 0
@@ -53,6 +53,9 @@ class Background:
                 return
             self._names.add(name)
             self._work.put((name, work))
+            if self._is_closed():  # by a signal handler, just now
+                self._drop()
+                return
             begin = self._threads < min(self._most, len(self._names))
             self._threads += begin
         if begin:
@@ -65,6 +68,9 @@ class Background:
             self._drop()
             for _ in range(self._threads):
                 self._work.put(None)
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _begin(self) -> None:
         thread = threading.Thread(target=self._run, name="sentra-kms-refresh", daemon=True)

@@ -9,14 +9,11 @@ service that answers *no* is obeyed at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
-from math import floor
 from sys import intern
 
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
-from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.background import Background, Runner
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
@@ -25,12 +22,11 @@ from sentra_kms.keys.message import Epoch, Opener
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.ring import Ring, Version
 from sentra_kms.keys.source import Bounds, NotAtHandError, Source
+from sentra_kms.keys.times import Times
 from sentra_kms.material import KeyMaterial
 
 RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
-_JITTER = 0.1  # of a TTL, taken off
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait
-_MAX_TICKS = 4096
 _STORE = ""  # the place of rings that are in the main store
 
 
@@ -58,14 +54,9 @@ class KeyCache:
         self._outages = Outages(now, forgives=True)  # a store answers for many tenants
         self._loads: SingleFlight[Entry] = SingleFlight()
         self._unwraps: SingleFlight[HeldKey] = SingleFlight()
-        self._ticks: dict[float, float] = {}
+        self._times = Times()
+        self._tick = self._times.tick
         self._forced_at: dict[str, float] = {}  # reloads before their time, of the last second
-        self.after_fork()
-        tell_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Give the child other times than its siblings have."""
-        self._salt = os.urandom(8)
 
     def adopt(self, bounds: Bounds) -> None:
         """Hold things to other bounds and by other policies from now on, also what is held."""
@@ -392,21 +383,7 @@ class KeyCache:
         return HeldKey(number, material, taken, self._tick(taken + _AHEAD * self._ttl(entry)))
 
     def _ttl(self, entry: Entry) -> float:
-        return self._jittered(self._source.key_ttl(entry.policy), entry)
+        return self._times.shortened(self._source.key_ttl(entry.policy), entry.tenant)
 
     def _ring_ttl(self, entry: Entry) -> float:
-        return self._jittered(self._bounds.ring_ttl, entry)
-
-    def _tick(self, seconds: float) -> float:
-        """Round down to a sixteenth of a second, and return an object that others hold too.
-
-        Of a hundred thousand tenants each would else keep four floats of its own, 128 bytes.
-        """
-        if len(self._ticks) >= _MAX_TICKS:
-            self._ticks.clear()
-        rounded = floor(seconds * 16) / 16
-        return self._ticks.setdefault(rounded, rounded)
-
-    def _jittered(self, ttl: float, entry: Entry) -> float:
-        # Of a tenant always the same, so that it need not be kept; of two processes never.
-        return ttl * (1 - _JITTER * (hash((self._salt, entry.tenant)) & 0xFFFF) / 0xFFFF)
+        return self._times.shortened(self._bounds.ring_ttl, entry.tenant)

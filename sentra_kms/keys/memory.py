@@ -42,7 +42,7 @@ class Memory:
 
     def after_fork(self) -> None:
         """Start the child with salts of its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close what is being changed
         self.epochs.clear()
 
     def put(
@@ -77,6 +77,7 @@ class Memory:
             self._carry_epoch(before, entry)
             self._keep_ring(ring)
             self._trim(tenant)
+            self._end()
         return entry
 
     def admit(self, asked: Entry, held: HeldKey) -> None:
@@ -90,6 +91,7 @@ class Memory:
             if current is not None and held.number in asked.same_keys(current):
                 self._admit(current, held)
                 self._trim(asked.tenant)
+                self._end()
 
     def keep_epoch(self, entry: Entry, held: HeldKey, epoch: Epoch) -> None:
         """Make an epoch the one that the tenant's writers use, if its key is held."""
@@ -100,6 +102,7 @@ class Memory:
                 if len(self.epochs) >= MAX_EPOCHS:
                     del self.epochs[next(iter(self.epochs))]
                 self.epochs[tenant] = epoch
+                self._end()
 
     def keep_opener(self, entry: Entry, held: HeldKey, prefix: bytes, opener: Opener) -> None:
         """Keep what opens the messages of one prefix, if its key is held."""
@@ -112,6 +115,7 @@ class Memory:
                     self._openers.pop(oldest).forget_opener(oldest[1])
                 entry.keep_opener(prefix, opener)
                 self._openers[place] = entry
+                self._end()
 
     def ring(self, entry: Entry) -> Ring | None:
         """Return the whole ring that an entry is of, `None` if it is not at hand any more."""
@@ -171,6 +175,11 @@ class Memory:
         self._closed = True
         self.clear()
 
+    def _end(self) -> None:
+        """Hold nothing after all if a signal handler closed meanwhile; it had the lock, too."""
+        if self._closed:
+            self.clear()
+
     def _holds(self, entry: Entry, held: HeldKey) -> bool:
         found = entry.key(held.number)
         same = found is not None and found.material is held.material
@@ -217,7 +226,7 @@ class Memory:
         self._rings[ring.tenant] = ring
 
     def _give_up(self, entry: Entry) -> None:
-        del self.entries[entry.tenant]
+        self.entries.pop(entry.tenant, None)
         self._held -= len(entry.all_held())
         for prefix in list(entry.openers):
             self._openers.pop((entry.tenant, prefix), None)

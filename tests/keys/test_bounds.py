@@ -60,6 +60,10 @@ class Fleet:
         self.asked.append(ring.tenant)
         return self._key()
 
+    def seen(self, tenant: str) -> int:
+        """No ring of it."""
+        return 0
+
     def key_ttl(self, policy: str) -> float:
         """Long."""
         return 3600.0

@@ -20,6 +20,7 @@ from sentra_kms.errors import (
     Throttled,
     Timeout,
 )
+from sentra_kms.events import Actor, actor, current_actor
 from sentra_kms.keys import states
 from sentra_kms.keys.background import Background
 from sentra_kms.keys.memory import MAX_RINGS
@@ -36,6 +37,7 @@ from tests.keys.conftest import (
     until,
     version_in,
 )
+from tests.keys.test_cache import waiting_in_a_flight
 
 TTL = 300.0  # key_ttl
 RING_TTL = 60.0
@@ -584,3 +586,51 @@ def test_background_outlives_work_that_raises_what_is_not_ours() -> None:
     background.submit("next", again.set)
     assert again.wait(10)
     background.close()
+
+
+# --- health and warming -------------------------------------------------------------------------
+
+
+def test_health_is_asked_for_once_by_all_who_wait(bench: Bench) -> None:
+    """Probes that pile up while a backend hangs cost it one question."""
+    release = threading.Event()
+    bench.loads.calls.clear()
+    bench.loads.before = lambda: release.wait(30)
+    crew = Crew(lambda _: bench.kms.health(), 5)
+    until(lambda: waiting_in_a_flight(crew.threads) == 4 or bench.loads.count > 1)
+    release.set()
+    assert all(answer == bench.kms.health() for answer in crew.join())
+    assert bench.loads.count == 1
+
+
+def test_health_that_was_asked_before_a_reload_is_not_kept_after_it(bench: Bench) -> None:
+    """It is of other backends."""
+    config = memory_config()
+    entered, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        assert release.wait(30)
+
+    bench.loads.before = hold
+    crew = Crew(lambda _: bench.kms.health(), 1)
+    until(entered.is_set)
+    config["test"]["backends"]["other"] = {"type": "memory"}
+    config["test"]["keys"]["unwrap_with"] = ["other:k"]
+    bench.kms.reload(config)
+    release.set()
+    crew.join()
+    assert [each.name for each in bench.kms.health().backends] == ["memory", "other"]
+
+
+def test_who_warms_is_who_the_events_name(bench: Bench) -> None:
+    """Though several threads do it."""
+    names = [f"t{number}" for number in range(5)]
+    for name in names:
+        bench.kms.keys.create(name)
+    bench.kms.keys._cache.clear()
+    who: list[object] = []
+    bench.loads.before = lambda: who.append(current_actor())
+    with actor("user:42", request_id="r-1"):
+        assert bench.kms.warm(names) == {}
+    assert who == [Actor("user:42", "r-1")] * 5
