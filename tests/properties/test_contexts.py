@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sentra_kms.context import Context, encode_context
@@ -35,6 +35,8 @@ ANYTHING: st.SearchStrategy[Any] = st.one_of(
 
 
 @given(ANYTHING)
+@example({"k": "\ud800"})
+@example({"\udfff": "v"})
 def test_both_encode_alike_or_refuse_alike(context: Any) -> None:
     """Whatever is passed as a context, the independent reader makes the same of it."""
     try:
