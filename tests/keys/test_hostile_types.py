@@ -61,6 +61,14 @@ def test_bytes_that_claim_to_be_short_pass_no_bound_of_size(memory_kms: KMS) -> 
             attempt("acme", liar)
 
 
+def test_view_of_larger_items_is_measured_in_bytes(memory_kms: KMS) -> None:
+    """The bound of 64 MiB is one of bytes, whatever a view counts."""
+    view: Any = memoryview(bytes(64 * MIB + 8)).cast("d")
+    assert len(view) < 64 * MIB
+    with pytest.raises(MalformedInput, match="at most 67108864 bytes"):
+        memory_kms.keys.encrypt("acme", view)
+
+
 def test_message_is_what_it_holds_and_not_what_it_says(memory_kms: KMS) -> None:
     """A subclass of bytes opens as the bytes in it, or is refused as these are."""
     acme = memory_kms.keys.tenant("acme")

@@ -237,6 +237,7 @@ def test_batch_of_more_than_2_to_the_16_messages_gets_a_second_salt(memory_kms: 
     """The bound of messages holds within one batch, at its real size."""
     messages = memory_kms.keys.encrypt_many("acme", [b""] * (2**16 + 10))
     assert list(Counter(map(salt_of, messages)).values()) == [2**16, 10]
+    assert len(set(map(nonce_of, messages))) == len(messages)
 
 
 @pytest.mark.soak

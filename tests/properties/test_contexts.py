@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sentra_kms.context import Context, encode_context
 from sentra_kms.errors import MalformedInput
-from tests.properties.strategies import CONTEXTS, TEXTS
+from tests.properties.strategies import ANY_CHARACTERS, CONTEXTS, TEXTS
 from tests.reader import reader
 
 pytestmark = pytest.mark.soak
 
-ANY_TEXT = st.text(st.characters(), max_size=5)  # with lone surrogates
+ANY_TEXT = st.text(ANY_CHARACTERS, max_size=5)
 ANYTHING: st.SearchStrategy[Any] = st.one_of(
     CONTEXTS,
     st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
@@ -35,6 +35,8 @@ ANYTHING: st.SearchStrategy[Any] = st.one_of(
 
 
 @given(ANYTHING)
+@example({"k": "\ud800"})
+@example({"\udfff": "v"})
 def test_both_encode_alike_or_refuse_alike(context: Any) -> None:
     """Whatever is passed as a context, the independent reader makes the same of it."""
     try:
