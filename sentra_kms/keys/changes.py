@@ -62,6 +62,25 @@ class Rings:
             )
         return found
 
+    def wrapping_anew(self, policy: str | None, tenant: str) -> Wrapping:
+        """Return what `wrapping` does, for a tenant that is about to be put under the policy.
+
+        Raises `ConfigurationError` if the tenant's id makes a KEK with `{tenant}` in its name one
+        that the default policy names, and so everybody's, or one that the policy has besides.
+        """
+        found = self.wrapping(policy, tenant)
+        shared = self.plan.policies[DEFAULT_POLICY].policy.unwrap_with
+        taken = set(shared) | set(found.policy.wrap_with)
+        for kek in found.policy.wrap_with:
+            if kek.of(tenant) != kek and kek.of(tenant) in taken:
+                raise ConfigurationError(
+                    f"policy '{found.policy.name}' has '{kek}', and for tenant '{tenant}' that is "
+                    f"'{kek.of(tenant)}', which the configuration names for others: name one of "
+                    "the two otherwise",
+                    subject=tenant,
+                )
+        return found
+
     def policy(self, ring: Ring) -> Policy | None:
         """Return a ring's policy, `None` if the configuration does not have it."""
         found = self.plan.policies.get(ring.policy)

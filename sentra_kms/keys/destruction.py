@@ -156,7 +156,13 @@ class Destruction:
             if version.version in gone
             for wrap in version.wraps
         }
-        found = [Remains("memory of processes that hold the keys", until)]
+        found = [
+            Remains(
+                "memory of processes that hold the keys: they use them until then at the latest, "
+                "and hold them until they next look at the tenant, or end",
+                until,
+            )
+        ]
         found += (
             Remains(_told(each.where) or "a place without a name", each.until)
             for each in self._rings.store.purge(after)

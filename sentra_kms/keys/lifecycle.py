@@ -66,7 +66,7 @@ class Lifecycle(ProcessBound):
         `rotate` does.
         """
         check_tenant(tenant)
-        target = self._rings.wrapping(policy, tenant)
+        target = self._rings.wrapping_anew(policy, tenant)
 
         def change(loaded: Loaded) -> Ring | None:
             ring = loaded.ring

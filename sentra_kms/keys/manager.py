@@ -85,11 +85,11 @@ class KeyManager(Lifecycle):
         `policy` names one of the configuration's policies, whose KEKs wrap the ring; `None` is
         the default one, that of `[keys]`. With `exist_ok` a ring that is there is described
         instead, whatever its policy. Raises `AlreadyExists`, `MalformedInput` for an id that is
-        not valid, `ConfigurationError` for an unknown policy, and what the store or the KEKs
-        raise.
+        not valid, `ConfigurationError` for an unknown policy or one whose `{tenant}` makes a KEK
+        of others for this id, and what the store or the KEKs raise.
         """
         check_tenant(tenant)
-        wrapping = self._rings.wrapping(policy, tenant)
+        wrapping = self._rings.wrapping_anew(policy, tenant)
         existing = self._find(tenant)
         if existing is None:
             made = self._create(tenant, wrapping)

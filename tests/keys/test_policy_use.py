@@ -180,6 +180,28 @@ def test_each_tenant_has_a_kek_of_its_own(shop: Shop) -> None:
     assert shop.keys.rewrap("acme").sequence == 1
 
 
+def test_tenant_whose_own_kek_would_be_everybodys_is_refused(shop: Shop) -> None:
+    """An id that makes the pattern name a KEK of the default policy: shredding would not be its."""
+    shop.table["keys"]["wrap_with"] = ["cust:t-shared"]
+    shop.kms.reload()
+    with pytest.raises(ConfigurationError, match="cust:t-shared"):
+        shop.keys.create("shared", policy="own")
+    before = shop.keys.create("shared")
+    with pytest.raises(ConfigurationError, match="cust:t-shared"):
+        shop.keys.set_policy("shared", "own")
+    assert shop.keys.describe("shared") == before
+    assert keks(shop.keys.create("acme", policy="own")) == [["cust:t-acme"]]
+
+
+def test_tenant_for_whom_two_keks_of_a_policy_are_one_is_refused(shop: Shop) -> None:
+    """And told so, and not that a stored ring is not valid."""
+    shop.table["policies"]["own"]["wrap_with"] = ["cust:t-acme", "cust:t-{tenant}"]
+    shop.kms.reload()
+    with pytest.raises(ConfigurationError, match="cust:t-acme"):
+        shop.keys.create("acme", policy="own")
+    assert keks(shop.keys.create("b", policy="own")) == [["cust:t-acme", "cust:t-b"]]
+
+
 # --- some KEKs down -------------------------------------------------------------------------------
 
 

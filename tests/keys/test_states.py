@@ -183,9 +183,25 @@ def test_report_says_what_may_remain(kms: KMS, calendar: Calendar) -> None:
     kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
     (done,) = kms.keys.destroy_due().destroyed
     memory, backups = done.remains
-    assert memory.where == "memory of processes that hold the keys"
+    assert memory.where.startswith("memory of processes that hold the keys")
     assert memory.until == (calendar.now + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert "memory:k (key id " in backups.where
+
+
+def test_report_promises_of_an_idle_process_only_what_it_does(
+    key_site: Site, manual_clock: ManualClock
+) -> None:
+    """Nothing wakes it up: it uses the keys no more, and lets go of them when it is asked next."""
+    here, idle = key_site.open(), key_site.open()
+    here.keys.create("acme")
+    message = idle.keys.encrypt("acme", b"x")
+    memory = here.keys.shred("acme", confirm="acme").destroyed.remains[0]
+    manual_clock.advance(2 * 3600)
+    assert idle.keys._cache.entries["acme"].all_held()
+    assert "until then at the latest, and hold them until" in memory.where
+    with pytest.raises(KeyUnavailable):
+        idle.keys.decrypt("acme", message)
+    assert not idle.keys._cache.entries["acme"].all_held()
 
 
 def test_one_tenant_that_fails_does_not_stop_the_others(kms: KMS) -> None:
