@@ -277,3 +277,42 @@ def references(schema: object) -> Iterator[str]:
     elif isinstance(schema, list):
         for value in schema:
             yield from references(value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "right"),
+    [
+        ("docker://a", True),
+        ("ref+docker://a#/b/c", True),
+        ({"from": "docker://a"}, True),
+        ({"from": ["docker://a", "file:///b"], "ttl": "1m", "max_age": "90d"}, True),
+        ({"from": "docker://a", "transform": "base64"}, True),
+        ({"from": "docker://a", "transform": ["base64", "json"]}, True),
+        ({"template": "{a}", "a": "docker://a"}, True),
+        ({"template": "{a}{b}", "a": ["docker://a"], "b": {"from": "docker://b"}}, True),
+        ({"template": "{a}", "a": "docker://a", "ttl": "1m"}, True),
+        ("not a reference", False),
+        (7, False),
+        ([], False),
+        ({}, False),
+        ({"from": []}, False),
+        ({"from": "docker://a", "tll": "1m"}, False),
+        ({"from": "docker://a", "ttl": 60}, False),
+        ({"from": "docker://a", "transform": "rot13"}, False),
+        ({"template": "{a}", "a": 7}, False),
+        ({"template": "{a}", "a": "docker://a", "from": "docker://b"}, False),
+        ({"template": "{a}", "a": {"from": "docker://a", "ttl": "1m"}}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_secret(validator: Draft202012Validator, entry: object, right: bool) -> None:  # noqa: FBT001
+    """The schema and `load` agree on how a secret is written."""
+    tables = {"production": {"secrets": {"A": entry}}}
+    assert validator.is_valid(tables) is right
+    try:
+        read_settings(tables, "production")
+    except KMSError:
+        loaded = False
+    else:
+        loaded = True
+    assert loaded is right

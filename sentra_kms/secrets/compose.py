@@ -12,13 +12,10 @@ from sentra_kms.hooktypes import SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
 from sentra_kms.secrets.documents import Documents, Held
-from sentra_kms.secrets.fetch import Bound
+from sentra_kms.secrets.fetch import LOCAL, Bound
 from sentra_kms.secrets.template import render
 from sentra_kms.secrets.transforms import apply, drop_newline, pick_field
 from sentra_kms.settings import SecretEntry, SecretSource
-
-_OF_LINES = frozenset({"docker", "env", "file", "systemd"})
-"""Types whose values people write with editors and shells, which end them with a newline."""
 
 
 class Snapshot:
@@ -142,6 +139,7 @@ def _named(error: SecretNotFound, reference: Reference) -> SecretNotFound:
 def _of_reference(document: KeyMaterial, reference: Reference, bound: Bound) -> KeyMaterial:
     if reference.keys:
         return pick_field(document, reference)
-    if bound(reference.backend).kind in _OF_LINES and ("newline", "keep") not in reference.options:
+    # People write these with editors and shells, which end them with a newline.
+    if bound(reference.backend).kind in LOCAL and ("newline", "keep") not in reference.options:
         return drop_newline(document)
     return document

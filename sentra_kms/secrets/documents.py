@@ -26,6 +26,7 @@ from sentra_kms.secrets.fetch import (
     batch_of,
     fetch_document,
     in_one_call,
+    is_local,
     side_by_side,
 )
 
@@ -142,10 +143,13 @@ class Documents:
         work: list[Callable[[], None]] = []
         for name, group in groups.items():
             batch = batch_of(self._bound, name) if len(group) > 1 else None
-            if batch is None:
-                work += [partial(self._try, document, found) for document in group]
-            else:
+            if batch is not None:
                 work.append(partial(self._look_at_many, batch, group, found))
+            elif is_local(self._bound, name):  # sooner done than a thread is started
+                for document in group:
+                    self._try(document, found)
+            else:
+                work += [partial(self._try, document, found) for document in group]
         side_by_side(work)
         return found
 

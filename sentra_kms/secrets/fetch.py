@@ -18,6 +18,8 @@ from sentra_kms.secrets.transforms import pick_field
 
 MAX_SECRET = 1024 * 1024  # bytes, of a whole document
 MAX_AT_ONCE = 8  # documents that one call fetches at a time
+LOCAL = frozenset({"docker", "env", "file", "systemd"})
+"""Types that read what is on this machine, and answer at once."""
 
 Bound = Callable[[str], Binding]
 """From a backend's name to the backend in use; raises `ConfigurationError` for one that is not."""
@@ -52,6 +54,14 @@ def batch_of(bound: Bound, name: str) -> Batch | None:
     if "fetch_secrets" not in binding.operations:
         return None
     return cast("Batch | None", getattr(binding, "fetch_secrets", None))
+
+
+def is_local(bound: Bound, name: str) -> bool:
+    """Whether a backend answers at once."""
+    try:
+        return bound(name).kind in LOCAL
+    except KMSError:
+        return True  # which it does with this error
 
 
 def in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:

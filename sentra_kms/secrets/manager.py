@@ -132,6 +132,8 @@ class SecretManager:
         Those that are fields of one document are of one state of it, also while it is rotated.
         Raises the first error, in the order of the names.
         """
+        if isinstance(secrets, str):
+            raise MalformedInput("get_many takes a list of names: of one name use get")
         names = list(dict.fromkeys(secrets))
         held = self._held_together(names)
         if held is not None:

@@ -475,3 +475,36 @@ def test_logs_are_redacted_in_one_line(clock: ManualClock) -> None:
     manager.get("B")
     logger.warning("%s fetched-later", PLANTED.decode())
     assert told.getvalue() == "*** fetched-later\n*** ***\n"
+
+
+def test_one_name_is_no_list_of_names(clock: ManualClock) -> None:
+    """Text would be taken for its letters."""
+    with pytest.raises(MalformedInput, match="of one name use get"):
+        make_manager(Source(a=b"x"), clock, A="fake://a").get_many("A")
+
+
+def test_credentials_are_fetched_at_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a backend asks for through a reference is never an earlier value that is held."""
+    monkeypatch.setenv("CREDENTIAL", "one")
+    table = {
+        "development": True,
+        "backends": {"service": {"type": "memory", "secrets": {"a": "env://CREDENTIAL"}}},
+        "secrets": {"SAME": "env://CREDENTIAL"},
+    }
+    with sentra_kms.load({"t": table}, "t") as kms:
+        assert kms.secrets.get("SAME").reveal() == "one"
+        assert kms.secrets.get("service://a").reveal() == "one"
+        monkeypatch.setenv("CREDENTIAL", "two")
+        assert kms.secrets.refresh("service://a").reveal() == "two"
+        assert kms.secrets.get("SAME").reveal() == "one"  # until its time to live is over
+        assert kms.secrets.get("service://a?version=1").reveal() == "one"
+
+
+def test_circle_of_credentials_is_named() -> None:
+    """Backends whose credentials lead to each other are refused at load, and the way is told."""
+    backends = {
+        "a": {"type": "memory", "secrets": {"x": "b://x#password"}},
+        "b": {"type": "memory", "secrets": {"x": "ref+a://x"}},
+    }
+    with pytest.raises(ConfigurationError, match="circle: a -> b -> a"):
+        sentra_kms.load({"t": {"development": True, "backends": backends}}, "t")

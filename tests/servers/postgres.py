@@ -8,9 +8,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,17 +73,54 @@ def running() -> Iterator[Postgres]:
             user, str(programs / "initdb"), "-D", data, "-U", ADMIN,
             "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync",
         )  # fmt: skip
-        options = (
-            f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off"
-        )
-        control = (str(programs / "pg_ctl"), "-D", data, "-w", "-t", str(int(_PATIENCE)))
-        _run(user, *control, "-o", options, "-l", str(directory / "log"), "start")
-        try:
+        with _serving(user, programs, data, port):
             yield Postgres(port)
-        finally:
-            _run(user, *control, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _serving(user: int | None, programs: Path, data: str, port: int) -> Iterator[None]:
+    """Run the server under a shell that ends it when our end of a pipe closes.
+
+    So it does not outlive this process, whatever ends that.
+    """
+    settings = [
+        "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "fsync=off",
+    ]  # fmt: skip
+    script = '"$@" & server=$!; read -r _; kill -INT "$server"; wait "$server"'
+    words = ["sh", "-c", script, "sh", str(programs / "postgres"), "-D", data]
+    words += [word for setting in settings for word in ("-c", setting)]
+    as_user: dict[str, Any] = _as(user)
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd="/", **as_user,
+    ) as server:  # fmt: skip
+        assert server.stdin is not None
+        try:
+            _wait_for(port)
+            yield
+        finally:
+            server.stdin.close()
+            server.wait(_PATIENCE)
+
+
+def _wait_for(port: int) -> None:
+    """Wait until the server takes connections."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            Postgres(port).run("select 1")
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _as(user: int | None) -> dict[str, Any]:
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
 
 def _unprivileged(directory: Path) -> int | None:
@@ -94,10 +133,9 @@ def _unprivileged(directory: Path) -> int | None:
 
 
 def _run(user: int | None, *words: str) -> None:
-    as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-    done = subprocess.run(  # type: ignore[call-overload]
+    done = subprocess.run(
         words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd="/",
-        timeout=2 * _PATIENCE, stdin=subprocess.DEVNULL, **as_user,
+        timeout=2 * _PATIENCE, stdin=subprocess.DEVNULL, **_as(user),
     )  # fmt: skip
     assert done.returncode == 0, words
 

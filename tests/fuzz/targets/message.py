@@ -50,10 +50,6 @@ class Source:
         """Return the place of the store."""
         return ""
 
-    def failed_at(self, error: KMSError) -> str:
-        """Nothing fails."""
-        return ""
-
     def seen(self, tenant: str) -> int:
         """Return the ring's sequence."""
         return RING.sequence
