@@ -72,7 +72,7 @@ BAD: dict[str, tuple[tuple[str, ...], object]] = {
     "no room in the cache": (("production", "cache", "max_keys"), 0),
     "development for all": (("shared", "development"), True),
     "development as text": (("production", "development"), "true"),
-    "what is not built yet": (("production", "policies"), {}),
+    "what is not built yet": (("production", "audit", "required"), True),
     "observers that are a string": (("production", "audit", "observers"), "siem"),
 }
 

@@ -303,7 +303,7 @@ class KeyCache:
     def _refuse_changed(self, entry: Entry, number: int) -> None:
         """Raise `KeyUnavailable` for a version that was disabled while its key was waited for."""
         current = self.entries.get(entry.tenant, entry)
-        if current is not entry and number not in entry.same_keys(current):
+        if current is not entry and number not in entry.still_enabled(current):
             raise KeyUnavailable(
                 f"version {number} of tenant '{entry.tenant}' is "
                 f"{current.state(number) or 'gone'}: its ring was changed just now",

@@ -106,7 +106,11 @@ class Entry:
 
         None under another policy: there a key is held for another time, and other KEKs are asked.
         """
-        if self._packed[:12] != now._packed[:12] or self.policy != now.policy:
+        return self.still_enabled(now) if self.policy == now.policy else set()
+
+    def still_enabled(self, now: Entry) -> set[int]:
+        """Return the versions that are enabled in `now` and have the key that they have here."""
+        if self._packed[:12] != now._packed[:12]:
             return set()
         mine = dict(self._keys_of())
         return {

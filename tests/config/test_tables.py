@@ -336,8 +336,10 @@ def test_not_built_yet(table: dict[str, Any], place: str, named: str) -> None:
 
 def test_not_built_yet_from_shared() -> None:
     """[shared] may not bring it in either."""
-    told = refusal({"shared": {"policies": {}}, "prod": {}}, "prod", UnsupportedOperation)
-    assert "[prod]: policies" in told
+    told = refusal(
+        {"shared": {"audit": {"required": True}}, "prod": {}}, "prod", UnsupportedOperation
+    )
+    assert "[prod.audit]: required" in told
 
 
 def test_backend_without_keys_part_is_refused_at_load(

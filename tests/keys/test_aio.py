@@ -128,7 +128,7 @@ def public(kind: type) -> dict[str, inspect.Signature]:
     """Return the public methods of a class and what they take."""
     return {
         name: inspect.signature(member)
-        for name, member in vars(kind).items()
+        for name, member in inspect.getmembers(kind)
         if not name.startswith("_") and inspect.isfunction(member)
     }
 

@@ -146,29 +146,35 @@ def test_probes_that_come_at_once_ask_once(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("warm", [True, False])
-@pytest.mark.parametrize(
-    ("backend", "operation", "told"),
-    [("a", "describe_key", "a:k: down"), ("rings", "load_ring", "down")],
-)
-def test_outage_is_told_and_what_is_in_memory_makes_ready(
-    watched: Watched, backend: str, operation: str, told: str, *, warm: bool
+def test_outage_of_the_store_is_told_and_what_is_in_memory_makes_ready(
+    watched: Watched, *, warm: bool
 ) -> None:
     """Ready while something may coast, and not a second longer."""
     if warm:
         watched.kms.warm(["t1"])
-    watched.spies[backend, operation].failure = DOWN
+    store = watched.spies["rings", "load_ring"]
+    store.failure = DOWN
     health = watched.kms.health()
     assert (health.live, health.ready) == (True, warm)
     (problem,) = [each for each in health.backends if not each.ok]
-    assert problem.name == backend
-    assert problem.problems[0].startswith(told)
+    assert problem.name == "rings"
+    assert problem.problems[0].startswith("down")
     watched.clock.advance(3599)
     assert watched.kms.health().ready is warm
     watched.later()
     assert not watched.kms.health().ready
-    watched.spies[backend, operation].failure = None
+    store.failure = None
     watched.later()
     assert watched.kms.health().ready
+
+
+def test_kek_that_is_down_is_told_and_one_that_cannot_be_asked_may_answer(watched: Watched) -> None:
+    """There is no telling whose `{tenant}` to ask, so it makes nobody unready."""
+    watched.spies["a", "describe_key"].failure = DOWN
+    health = watched.kms.health()
+    assert health.ready
+    (problem,) = [each for each in health.backends if not each.ok]
+    assert (problem.name, problem.problems[0]) == ("a", "a:k: down for maintenance")
 
 
 def test_health_shows_nothing_foreign(watched: Watched) -> None:
