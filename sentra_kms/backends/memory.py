@@ -14,6 +14,7 @@ from sentra_kms.hookspecs import (
     KeyHooks,
     PartHooks,
     RingAuthHooks,
+    RingHistoryHooks,
     RingHooks,
     hookimpl,
 )
@@ -22,6 +23,7 @@ from sentra_kms.hooktypes import (
     BackendType,
     Host,
     KeyDescription,
+    Remainder,
     RingPage,
     StoredRing,
     WrappedKey,
@@ -103,7 +105,7 @@ class MemoryKeys(KeyHooks, RingAuthHooks, PartHooks):
             return self._keys[key]
 
 
-class MemoryRings(RingHooks, PartHooks):
+class MemoryRings(RingHooks, RingHistoryHooks, PartHooks):
     """Rings in a dict, changed under a lock."""
 
     def __init__(self, state: _State) -> None:
@@ -140,6 +142,11 @@ class MemoryRings(RingHooks, PartHooks):
             found = sorted(name for name in self._rings if cursor is None or name > cursor)
         page = tuple(found[:limit])
         return RingPage(page, page[-1] if len(found) > limit else None)
+
+    @hookimpl
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        """Do nothing: what was replaced is gone."""
+        return []
 
     def _expect(self, tenant: str, expected: str | None) -> None:
         document = self._rings.get(tenant)

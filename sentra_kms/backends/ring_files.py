@@ -28,15 +28,16 @@ from sentra_kms.errors import (
     VendorError,
 )
 from sentra_kms.forks import tell_after_fork
-from sentra_kms.hookspecs import PartHooks, RingHooks, hookimpl
-from sentra_kms.hooktypes import Finding, RingPage, StoredRing
+from sentra_kms.hookspecs import PartHooks, RingHistoryHooks, RingHooks, hookimpl
+from sentra_kms.hooktypes import Finding, Remainder, RingPage, StoredRing
 from sentra_kms.tenant import is_tenant
 
 MAX_DOCUMENT = 256 * 1024  # bytes; DESIGN section 7
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _SUFFIX = ".ring"
-_LEFT_BEHIND = re.compile(r"\.[a-z0-9=._-]+\.[a-z0-9_]{8}\.tmp")
+_RANDOM = "[a-z0-9_]{8}"
+_LEFT_BEHIND = re.compile(rf"\.[a-z0-9=._-]+\.{_RANDOM}\.tmp")
 _LOCK = re.compile(r"\.[a-z0-9=._-]+\.lock")
 _LOCK_POLL = 0.002  # seconds between two tries at a lock
 _NOT_OURS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
@@ -68,7 +69,7 @@ def tenant_of(name: str) -> str | None:
     return tenant if is_tenant(tenant) and file_name(tenant) + _SUFFIX == name else None
 
 
-class RingFiles(RingHooks, PartHooks):
+class RingFiles(RingHooks, RingHistoryHooks, PartHooks):
     """The rings part of the local backend."""
 
     def __init__(self, directory: str, *, network_allowed: bool) -> None:
@@ -125,6 +126,21 @@ class RingFiles(RingHooks, PartHooks):
             return RingPage((), None)
         page = tuple(found[:limit])
         return RingPage(page, page[-1] if len(found) > limit else None)
+
+    @hookimpl
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        """Remove what a writer of this ring left behind that was killed; it may hold wraps."""
+        left = re.compile(re.escape(f".{file_name(tenant)}.") + _RANDOM + re.escape(".tmp"))
+        with (
+            suppress(TenantNotFound),
+            self._opened() as folder,
+            self._locked(folder, tenant, timeout),
+            os.scandir(folder) as entries,
+        ):
+            for name in [each.name for each in entries if left.fullmatch(each.name)]:
+                os.unlink(name, dir_fd=folder)
+            os.fsync(folder)
+        return [Remainder(f"snapshots and backups of {self._directory}, if there are any", None)]
 
     @hookimpl
     def check(self, timeout: float) -> list[Finding]:

@@ -805,3 +805,28 @@ def test_check_of_a_directory_that_is_refused(rings: RingFiles, directory: Path)
     (finding,) = rings.check(SOON)
     assert (finding.level, finding.subject) == ("error", str(directory))
     assert "chmod 700" in finding.message
+
+
+# --- what a killed writer left ----------------------------------------------------------------
+
+
+def test_purge_removes_what_a_killed_writer_of_the_ring_left(tmp_path: Path) -> None:
+    """Its temporary files go, which may hold wraps; those of other tenants and all else stay."""
+    rings = RingFiles(str(tmp_path / "keys"), network_allowed=True)
+    for tenant in ("acme", "Acme", "acme.b"):
+        rings.save_ring(tenant, tenant.encode(), None, 1.0)
+    folder = tmp_path / "keys"
+    for name in (".acme.0a1b2c3d.tmp", ".=acme.0a1b2c3d.tmp", ".acme.b.0a1b2c3d.tmp", "acme.txt"):
+        (folder / name).touch(0o600)
+    before = set(os.listdir(folder))
+    (remains,) = rings.purge_ring_history("acme", 1.0)
+    assert before - set(os.listdir(folder)) == {".acme.0a1b2c3d.tmp"}
+    assert str(folder) in remains.place
+    assert rings.load_ring("acme", 1.0).document == b"acme"
+
+
+def test_purge_where_there_is_no_directory_yet(tmp_path: Path) -> None:
+    """Nothing is made by it."""
+    rings = RingFiles(str(tmp_path / "keys"), network_allowed=True)
+    assert rings.purge_ring_history("acme", 1.0)
+    assert not (tmp_path / "keys").exists()

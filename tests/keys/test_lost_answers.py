@@ -302,9 +302,7 @@ def test_shredding_that_conflicts_with_its_own_save_names_what_was_erased(
     assert any(wrap.key_id in each.where for each in done.destroyed.remains)
 
 
-def test_destruction_that_conflicts_with_its_own_save_is_reported(
-    key_site: Site, kms: KMS
-) -> None:
+def test_destruction_that_conflicts_with_its_own_save_is_reported(key_site: Site, kms: KMS) -> None:
     """What the first attempt destroyed is told, though the retry finds nothing due."""
     kms.keys.rotate("acme")
     kms.keys.schedule_destroy("acme", 1, after=timedelta(0))

@@ -179,13 +179,12 @@ def test_what_is_due_is_destroyed_and_nothing_else(messages: Any, calendar: Cale
 
 
 def test_report_says_what_may_remain(kms: KMS, calendar: Calendar) -> None:
-    """Memory of other processes with its end, the store, and the KEKs of backups."""
+    """Memory of other processes with its end, and the KEKs of backups."""
     kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
     (done,) = kms.keys.destroy_due().destroyed
-    memory, store, backups = done.remains
+    memory, backups = done.remains
     assert memory.where.startswith("memory of processes that hold the keys")
     assert memory.until == (calendar.now + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert store.where.startswith("store 'memory'")
     assert "memory:k (key id " in backups.where
 
 
@@ -361,3 +360,18 @@ def test_every_state_survives_the_store(key_site: Site, calendar: Calendar) -> N
         "scheduled",
         "enabled",
     ]
+
+
+def test_report_tells_of_copies_that_a_file_system_may_have(
+    key_site: Site, calendar: Calendar
+) -> None:
+    """What a killed writer left in the key directory is removed; snapshots can only be told of."""
+    settings = read_settings(key_site.config(), "test")
+    with KMS(settings, clock=calendar, now=key_site.clock, background=Later()) as kms:
+        kms.keys.create("acme")
+        left = key_site.directory / ".acme.0a1b2c3d.tmp"
+        left.touch(0o600)
+        remains = kms.keys.shred("acme", confirm="acme").destroyed.remains
+    assert not left.exists()
+    places = [each.where for each in remains]
+    assert any(f"snapshots and backups of {key_site.directory}" in place for place in places)

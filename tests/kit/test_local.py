@@ -11,6 +11,7 @@ from sentra_kms.testing import (
     BackendConformance,
     BackendHarness,
     RingConformance,
+    RingHistoryConformance,
     RingRaceConformance,
     WholeConformance,
 )
@@ -49,5 +50,7 @@ class TestLocal(BackendConformance):
     harness = LocalHarness
 
 
-class TestLocalRings(RingConformance, RingRaceConformance, WholeConformance):
+class TestLocalRings(
+    RingConformance, RingHistoryConformance, RingRaceConformance, WholeConformance
+):
     harness = RingsHarness
