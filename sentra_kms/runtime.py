@@ -90,6 +90,15 @@ class KMS(ProcessBound):
         """
         return self.keys.warm(tenants)
 
+    def _examined(self, wiring: Wiring) -> health.Health:
+        backends = health.examine(wiring)
+        answers = all(backend.ok for backend in backends)
+        ready = answers or (self._keys is not None and self._keys.can_coast())
+        found = health.Health(live=True, ready=ready, backends=backends)
+        if self._wiring is wiring:  # else it is of backends that were
+            self._health = self._now(), found
+        return found
+
     def health(self) -> health.Health:
         """Ask every backend of keys and key rings whether it answers; decrypts nothing.
 
@@ -103,15 +112,6 @@ class KMS(ProcessBound):
             return kept[1]
         wiring = self._wiring
         return self._examinations.do(wiring, partial(self._examined, wiring))
-
-    def _examined(self, wiring: Wiring) -> health.Health:
-        backends = health.examine(wiring)
-        answers = all(backend.ok for backend in backends)
-        ready = answers or (self._keys is not None and self._keys.can_coast())
-        found = health.Health(live=True, ready=ready, backends=backends)
-        if self._wiring is wiring:  # else it is of backends that were
-            self._health = self._now(), found
-        return found
 
     def reload(self, source: _Source = None) -> None:
         """Read the configuration again and go on by it; handles and keys in memory stay.

@@ -53,7 +53,7 @@ class Background:
                 return
             self._names.add(name)
             self._work.put((name, work))
-            if self._closed:  # by a signal handler, just now
+            if self._is_closed():  # by a signal handler, just now
                 self._drop()
                 return
             begin = self._threads < min(self._most, len(self._names))
@@ -68,6 +68,9 @@ class Background:
             self._drop()
             for _ in range(self._threads):
                 self._work.put(None)
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _begin(self) -> None:
         thread = threading.Thread(target=self._run, name="sentra-kms-refresh", daemon=True)
