@@ -12,6 +12,7 @@ from sentra_kms.backends.master_key import MasterKey, read_master_key
 from sentra_kms.backends.ring_files import RingFiles
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import KeyNotFound, KMSError
+from sentra_kms.forks import tell_after_fork
 from sentra_kms.hookspecs import API_VERSION, KeyHooks, PartHooks, RingAuthHooks, hookimpl
 from sentra_kms.hooktypes import (
     BackendSettings,
@@ -61,7 +62,13 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
         self._host = host
         self._keys: dict[str, MasterKey] = {}
         self._closed = False
-        self._lock = threading.Lock()
+        self.after_fork()
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start anew: who held one of the locks stayed in the parent."""
+        # One for each, so that the source of one key, if it hangs, holds up no other.
+        self._locks = {name: threading.RLock() for name in self._references}
 
     @hookimpl
     def wrap_key(
@@ -110,13 +117,14 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
         found = self._keys.get(name)
         if found is not None:
             return found
-        with self._lock:
-            found = self._keys.get(name) or self._read(name)
+        reference = self._reference(name)
+        with self._locks[name]:
+            found = self._keys.get(name) or self._read(name, reference)
             if not self._closed:
                 self._keys[name] = found
             return found
 
-    def _read(self, name: str) -> MasterKey:
+    def _reference(self, name: str) -> Reference:
         reference = self._references.get(name)
         if reference is None:
             known = ", ".join(sorted(self._references))
@@ -124,6 +132,9 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
                 f"backend '{self._host.name}' has no master key '{name}' (it has {known}): add it "
                 "to its master_keys"
             )
+        return reference
+
+    def _read(self, name: str, reference: Reference) -> MasterKey:
         return read_master_key(
             self._host.secret(reference),
             where=f"master key '{self._host.name}:{name}' ({reference})",

@@ -11,6 +11,7 @@ or may not have been saved, so retry it with the same `request_id`.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,10 @@ from sentra_kms.keys.tenant_keys import WarmKeys
 from sentra_kms.settings import DEFAULT_POLICY
 
 if TYPE_CHECKING:
+    from sentra_kms.keys.backup import BackupReport
     from sentra_kms.keys.manager import KeyManager
+    from sentra_kms.keys.receipt import Receipt
+    from sentra_kms.keys.restore_report import RestoreReport
 
 THREADS = 32  # calls to backends at once
 SMALL = 16 * 1024
@@ -170,6 +174,37 @@ class AsyncKeyManager:
     async def move(self, tenant: str) -> RingInfo:
         """Move a tenant's ring from `previous_store` to `store`."""
         return await self._run(partial(self._keys.move, tenant))
+
+    async def backup(
+        self, path: str | os.PathLike[str], tenants: Iterable[str] | None = None
+    ) -> BackupReport:
+        """Write the key rings of all tenants, or of some, into a new file."""
+        return await self._run(partial(self._keys.backup, path, tenants))
+
+    async def restore(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        tenants: Iterable[str] | None = None,
+        confirm: Callable[[RestoreReport], object] | None = None,
+    ) -> RestoreReport:
+        """Restore the key rings of a backup; `confirm` is called in a thread."""
+        return await self._run(
+            partial(
+                self._keys.restore,
+                path,
+                force=force,
+                dry_run=dry_run,
+                tenants=tenants,
+                confirm=confirm,
+            )
+        )
+
+    async def verify_receipt(self, data: bytes) -> Receipt:
+        """Return what an authentic receipt says."""
+        return await self._run(partial(self._keys.verify_receipt, data))
 
     async def describe(self, tenant: str) -> RingInfo:
         """Return the tenant's ring as it is in the store now."""

@@ -313,7 +313,7 @@ def test_ring_without_primary_still_decrypts_but_does_not_encrypt(key_site: Site
     key_site.forge({**key_site.payload(), "primary": None})
     reader = key_site.open()
     assert reader.keys.decrypt("acme", message) == b"x"
-    with pytest.raises(KeyUnavailable, match="no primary key version: .*rotate"):
+    with pytest.raises(KeyUnavailable, match=r"no primary key version: .*rotate"):
         reader.keys.encrypt("acme", b"x")
     assert reader.keys.rotate("acme").primary == 2
     assert version_in(reader.keys.encrypt("acme", b"x")) == 2
