@@ -49,7 +49,6 @@ class RingsHarness(BackendHarness):
     """Only a directory: no master key, so no keys part."""
 
     type = "local"
-    tenants = 1000
 
     def settings(self) -> Mapping[str, object]:
         return {"directory": str(self.path / "keys")}
