@@ -19,6 +19,7 @@ from sentra_kms.cli.failure import report, warnings_on_stderr
 from sentra_kms.cli.init import init
 from sentra_kms.cli.keygen import keygen
 from sentra_kms.cli.message import decrypt, encrypt
+from sentra_kms.cli.plugin_new import plugin
 from sentra_kms.cli.plugins import plugin_command
 from sentra_kms.cli.session import Session, config_options, wants_json
 from sentra_kms.cli.tenant import tenant
@@ -112,5 +113,6 @@ for _command in (
     encrypt,
     decrypt,
     completion,
+    plugin,
 ):
     app.add_command(_command)

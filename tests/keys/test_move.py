@@ -608,7 +608,10 @@ def test_destroying_after_a_move_deletes_the_marked_copy(two: Two, how: str) -> 
     assert not two.has("old")
     assert two.has("new")
     places = [each.where.partition(":")[0] for each in done.remains]
-    assert [place for place in places if place.startswith("store")] == ["store 'new'", "store 'old'"]
+    assert [place for place in places if place.startswith("store")] == [
+        "store 'new'",
+        "store 'old'",
+    ]
     assert list(two.open().keys.tenants()) == ["acme"]
     with pytest.raises(AlreadyExists):
         two.open().keys.create("acme")
