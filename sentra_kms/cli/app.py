@@ -21,6 +21,7 @@ from sentra_kms.cli.health import health
 from sentra_kms.cli.init import init
 from sentra_kms.cli.keygen import keygen
 from sentra_kms.cli.message import decrypt, encrypt
+from sentra_kms.cli.plugin_new import plugin
 from sentra_kms.cli.plugins import plugin_command
 from sentra_kms.cli.render import render_template
 from sentra_kms.cli.secret import secret
@@ -120,5 +121,6 @@ for _command in (
     exec_command,
     render_template,
     completion,
+    plugin,
 ):
     app.add_command(_command)

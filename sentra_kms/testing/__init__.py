@@ -42,11 +42,16 @@ pytest.register_assert_rewrite(
     "sentra_kms.testing.batches",
     "sentra_kms.testing.end_to_end",
     "sentra_kms.testing.history",
+    "sentra_kms.testing.key_states",
     "sentra_kms.testing.keys",
+    "sentra_kms.testing.lost_answers",
     "sentra_kms.testing.ring_races",
     "sentra_kms.testing.rings",
+    "sentra_kms.testing.secret_forms",
     "sentra_kms.testing.secrets",
     "sentra_kms.testing.silence",
+    "sentra_kms.testing.troubles",
+    "sentra_kms.testing.user",
     "sentra_kms.testing.whole",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, ParamSpec, TypeVar
@@ -12,12 +13,14 @@ import pytest
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import KMSError
 from sentra_kms.testing.bench import Bench
+from sentra_kms.testing.budget import keep_within_budget
 from sentra_kms.testing.harness import BackendHarness
+from sentra_kms.testing.skips import LACKS_ABILITY, LACKS_PART, tell_skips
 
 PLACE = WrapContext("acme", bytes(range(12)), 1)
 """Where the checks wrap a key."""
 
-PATIENCE = 60.0
+PATIENCE = BackendHarness.patience
 """Seconds after which a check that hangs fails; nothing is measured by it."""
 
 _P = ParamSpec("_P")
@@ -30,9 +33,17 @@ class Conformance:
     harness: ClassVar[type[BackendHarness]]
 
     @pytest.fixture
-    def subject(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackendHarness]:
+    def subject(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        pytestconfig: pytest.Config,
+    ) -> Iterator[BackendHarness]:
         """Return a harness of this check's own, opened."""
+        tell_skips(pytestconfig)
         subject = self.harness(tmp_path, monkeypatch)
+        if subject.live:
+            keep_within_budget(subject, monkeypatch)
         try:
             subject.open()
             yield subject
@@ -52,12 +63,16 @@ def table(subject: BackendHarness) -> dict[str, object]:
     return {"type": subject.type, **subject.settings()}
 
 
+def often(subject: type[BackendHarness] | BackendHarness, count: int, live: int) -> int:
+    """Return how often something is done: `count`, or `live` where each call is paid for."""
+    return live if subject.live else count
+
+
 def need(bench: Bench, operation: str) -> None:
     """Skip the check unless a part of the backend implements `operation`."""
     if operation not in bench.operations:
         pytest.skip(
-            f"backend '{bench.binding.name}' has no part that implements {operation} as it is "
-            "configured"
+            f"backend '{bench.binding.name}' has {LACKS_PART} {operation} as it is configured"
         )
 
 
@@ -67,7 +82,7 @@ def able(ability: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return ability(*args, **kwargs)
     except NotImplementedError:
         lacking = _name(ability)
-    pytest.skip(f"the harness lacks the ability {lacking}()")
+    pytest.skip(f"{LACKS_ABILITY} {lacking}()")
 
 
 def must(ability: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -80,19 +95,31 @@ def must(ability: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
 
 
 def refused(kinds: type[KMSError] | tuple[type[KMSError], ...], call: Callable[[], object]) -> str:
-    """Return the message of the error with which `call` is refused; fail for any other end."""
+    """Return the message of the error with which `call` is refused; fail for any other end.
+
+    That the error says rightly whether a retry may help is part of it.
+    """
     with pytest.raises(kinds) as caught:
         call()
+    expect_retryable(caught.value)
     return caught.value.message
 
 
-def together(count: int, work: Callable[[int], _T]) -> list[_T | Exception]:
+def expect_retryable(error: KMSError) -> None:
+    """Fail if an error says of a retry what its kind does not."""
+    if error.retryable is not error.default_retryable:
+        pytest.fail(f"{type(error).__name__} says retryable={error.retryable}")
+
+
+def together(
+    count: int, work: Callable[[int], _T], patience: float = PATIENCE
+) -> list[_T | Exception]:
     """Run `work(0)` to `work(count - 1)` at once; return what each gave or raised, in order."""
     start = threading.Barrier(count)
     ends: dict[int, _T | Exception] = {}
 
     def run(number: int) -> None:
-        start.wait(PATIENCE)
+        start.wait(patience)
         try:
             ends[number] = work(number)
         except Exception as error:  # noqa: BLE001 - judged by the check
@@ -101,8 +128,9 @@ def together(count: int, work: Callable[[int], _T]) -> list[_T | Exception]:
     threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + patience
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(max(0.0, deadline - time.monotonic()))
     if len(ends) != count:
         pytest.fail(f"{count - len(ends)} of {count} threads did not come back")
     return [ends[number] for number in range(count)]

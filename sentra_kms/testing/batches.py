@@ -31,9 +31,13 @@ from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, Conformance, able, must, need
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness, SecretSample
+from sentra_kms.testing.skips import LIVE_PROFILE
 
 _SIZES = (1, 2, 100, 101)
 """Requests of a batch: one, several, as many as one call has at most, and one more."""
+
+_LIVE_SIZE = 2
+"""The largest batch where each request is paid for."""
 
 
 class BatchKeyConformance(Conformance):
@@ -48,6 +52,7 @@ class BatchKeyConformance(Conformance):
     @pytest.mark.parametrize("count", _SIZES)
     def test_batch_round_trip(self, bench: Bench, batch_kek: str, count: int) -> None:
         """Every key comes back, at its own place in the order."""
+        _few_enough(self.harness, count)
         asked = _several(count)
         wraps = _wrapped(bench, batch_kek, asked)
         assert len({each.ciphertext for each in wraps}) == count
@@ -155,6 +160,7 @@ class BatchSecretConformance(Conformance):
         self, bench: Bench, subject: BackendHarness, batch_sample: SecretSample, count: int
     ) -> None:
         """Secrets that are there and those that are not end each in its place, as alone."""
+        _few_enough(self.harness, count)
         there, missing = _request(batch_sample.reference), _request(subject.missing_secret())
         asked = [missing if number % 3 == 1 else there for number in range(count)]
         alone = bench.binding.fetch_secret(there)
@@ -185,6 +191,11 @@ class BatchSecretConformance(Conformance):
             bench.binding.fetch_secrets([_request(batch_sample.reference)])
         told = f"{logs.getvalue()} {''.join(capfd.readouterr())} {bench.events!r}"
         assert not leaks.shows(told, batch_sample.data)
+
+
+def _few_enough(harness: type[BackendHarness], count: int) -> None:
+    if harness.live and count > _LIVE_SIZE:
+        pytest.skip(f"{LIVE_PROFILE}: a batch of {count}")
 
 
 def _several(count: int) -> list[WrapRequest]:

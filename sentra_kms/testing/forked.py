@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NoReturn
 
 from sentra_kms.binding import Binding
 from sentra_kms.hooktypes import SecretRequest, WrappedKey
@@ -18,12 +20,17 @@ from sentra_kms.reference import Reference
 from sentra_kms.testing.base import PATIENCE, PLACE
 from sentra_kms.testing.bench import Bench
 
+CALLS = 8
+"""Calls of the backend that each process makes, at most."""
 
-def run_forked(name: str, table: Mapping[str, object], kek: str | None, secret: str | None) -> str:
-    """Use a backend over a fork, in a new process; return `"ok"`, or what went wrong."""
+
+def run_forked(
+    name: str, table: Mapping[str, object], kek: str | None, secret: str | None, children: int
+) -> str:
+    """Use a backend over forks, in a new process; return `"ok"`, or what went wrong."""
     done = subprocess.run(  # noqa: S603 - this interpreter, this module
         [sys.executable, "-m", __name__],
-        input=json.dumps([name, table, kek, secret]),
+        input=json.dumps([name, table, kek, secret, children]),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
@@ -34,11 +41,11 @@ def run_forked(name: str, table: Mapping[str, object], kek: str | None, secret: 
 
 
 def _main() -> str:
-    name, table, kek, secret = json.load(sys.stdin)
+    name, table, kek, secret, children = json.load(sys.stdin)
     bench = Bench(name, table)
     user = _User(bench.binding, kek, secret)
     user.use("before")
-    told = _in_child(lambda: user.use("child"))
+    told = _in_children(children, user.use)
     if told == "ok":
         user.use("after")
     return told
@@ -75,23 +82,41 @@ def _same(found: object, expected: object) -> None:
         raise AssertionError("what was made before the fork is not what it was")
 
 
-def _in_child(use: Callable[[], None]) -> str:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        end = "ok"
-        try:
-            use()
-        except BaseException as error:  # noqa: BLE001 - told to the parent
-            end = f"in the child: {type(error).__name__}: {error}"
-        finally:
-            os.write(writing, end.encode())
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        end = told.read()
-    os.waitpid(child, 0)
-    return end or "the child died"
+def _in_children(count: int, use: Callable[[str], None]) -> str:
+    """Fork children that all wait for the last of them, and then use the backend at once."""
+    starting, start = os.pipe()
+    told: list[int] = []
+    children: list[int] = []
+    for number in range(count):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(start)
+            _be_child(starting, writing, partial(use, f"child-{number}"))
+        os.close(writing)
+        told.append(reading)
+        children.append(child)
+    os.close(starting)
+    os.close(start)  # which each child sees as the end of what it reads
+    ends: list[str] = []
+    for reading in told:
+        with os.fdopen(reading) as file:
+            ends.append(file.read() or "a child died")
+    for child in children:
+        os.waitpid(child, 0)
+    return next((end for end in ends if end != "ok"), "ok")
+
+
+def _be_child(starting: int, writing: int, use: Callable[[], None]) -> NoReturn:
+    end = "ok"
+    try:
+        os.read(starting, 1)
+        use()
+    except BaseException as error:  # noqa: BLE001 - told to the parent
+        end = f"in the child: {type(error).__name__}: {error}"
+    finally:
+        os.write(writing, end.encode())
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -4,27 +4,18 @@
 
 from __future__ import annotations
 
-import pytest
-
 from sentra_kms.errors import MalformedInput, SecretNotFound
-from sentra_kms.hooktypes import SecretRequest, SecretValue
+from sentra_kms.hooktypes import SecretRequest
 from sentra_kms.reference import Reference
 from sentra_kms.testing import leaks
-from sentra_kms.testing.base import Conformance, able, must, need, refused
+from sentra_kms.testing.base import need, refused
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness, SecretSample
+from sentra_kms.testing.secret_forms import SecretFormConformance, fetch
 
 
-class SecretConformance(Conformance):
+class SecretConformance(SecretFormConformance):
     """For a backend that fetches secrets."""
-
-    @pytest.fixture
-    def sample(self, bench: Bench, subject: BackendHarness) -> SecretSample:
-        """Return a secret that the service holds."""
-        need(bench, "fetch_secret")
-        sample = must(subject.secret)
-        assert len(sample.data) >= leaks.SHORTEST, "a shorter secret cannot be looked for in a log"
-        return sample
 
     def test_fetched_as_it_is(self, bench: Bench, sample: SecretSample) -> None:
         """A secret's bytes come as the service holds them, each time."""
@@ -59,22 +50,9 @@ class SecretConformance(Conformance):
         reference = sample.reference.partition("#")[0] + "#sentra-kms-no-such-field"
         refused((MalformedInput, SecretNotFound), lambda: fetch(bench, reference))
 
-    def test_changed_secret(
-        self, bench: Bench, subject: BackendHarness, sample: SecretSample
-    ) -> None:
-        """A changed secret is seen at the next fetch: keeping secrets is the core's work."""
-        fetch(bench, sample.reference)
-        able(subject.change_secret, sample.reference, b"another value")
-        assert fetch(bench, sample.reference).data.reveal() == b"another value"
-
     def test_made_anew_fetches(self, bench: Bench, sample: SecretSample) -> None:
         """Parts that are made anew, as after a fork, fetch the same."""
         again = bench.again()
         request = SecretRequest(Reference(sample.reference))
         assert again.fetch_secret(request).data.reveal() == sample.data
         again.close()
-
-
-def fetch(bench: Bench, reference: str) -> SecretValue:
-    """Fetch a secret through the binding."""
-    return bench.binding.fetch_secret(SecretRequest(Reference(reference)))

@@ -16,25 +16,25 @@ from sentra_kms.errors import (
     ConfigurationError,
     KMSError,
     PluginError,
-    ServiceUnavailable,
     UnsupportedOperation,
 )
 from sentra_kms.hooktypes import SecretRequest, WrappedKey
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
+from sentra_kms.testing import forked
 from sentra_kms.testing.base import (
     PLACE,
     Conformance,
-    able,
     must,
     need,
+    often,
     refused,
     table,
     together,
 )
 from sentra_kms.testing.batches import BatchKeyConformance, BatchSecretConformance
 from sentra_kms.testing.bench import ENVIRONMENT, Bench, configuration
-from sentra_kms.testing.forked import run_forked
+from sentra_kms.testing.budget import budget_of
 from sentra_kms.testing.harness import BackendHarness
 from sentra_kms.testing.history import RingHistoryConformance
 from sentra_kms.testing.keys import KeyConformance
@@ -42,8 +42,11 @@ from sentra_kms.testing.ring_races import RingRaceConformance
 from sentra_kms.testing.rings import RingConformance
 from sentra_kms.testing.secrets import SecretConformance
 from sentra_kms.testing.silence import SilenceConformance
+from sentra_kms.testing.troubles import TroubleConformance
+from sentra_kms.testing.user import User
 
-_THREADS = 32
+_THREADS = 64
+_FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 _LONG = "k" * 5000
 _ODD_KEYS = ["", " ", "no/such/../key", "../../etc/passwd", "k\x00", "schlüssel", "%2e%2e", _LONG]
 _CHECKS: dict[str, tuple[type[Conformance], ...]] = {
@@ -69,7 +72,7 @@ _CALLS: dict[str, Callable[[Binding], object]] = {
 }
 
 
-class WholeConformance(SilenceConformance):
+class WholeConformance(SilenceConformance, TroubleConformance):
     """For every backend."""
 
     def test_all_of_it_is_checked(self, bench: Bench) -> None:
@@ -96,21 +99,25 @@ class WholeConformance(SilenceConformance):
 
     def test_close_leaves_others_alone(self, bench: Bench, subject: BackendHarness) -> None:
         """Closing one does not break another that is bound to the same service."""
-        user = _User(bench.binding, subject)
+        user = User(bench.binding, subject)
         bench.again().close()
         user.use(0)
 
     def test_many_threads(self, bench: Bench, subject: BackendHarness) -> None:
-        """A backend serves 32 threads at once, from its first call on."""
-        ends = together(_THREADS, _User(bench.binding, subject).use)
-        assert ends == [None] * _THREADS
+        """A backend serves 64 threads at once, from its first call on."""
+        count = often(subject, _THREADS, live=8)
+        ends = together(count, User(bench.binding, subject).use, subject.patience)
+        assert ends == [None] * count
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+    @_FORKS
     def test_fork(self, bench: Bench, subject: BackendHarness) -> None:
         """A child forked from a process that used the backend can use it, and so can the parent."""
-        kek = must(subject.kek) if "wrap_key" in bench.operations else None
-        secret = must(subject.secret).reference if "fetch_secret" in bench.operations else None
-        assert run_forked(subject.name, table(subject), kek, secret) == "ok"
+        self._over_forks(bench, subject, children=1)
+
+    @_FORKS
+    def test_prefork(self, bench: Bench, subject: BackendHarness) -> None:
+        """Of 4 workers forked from one that used the backend, all use it at the same time."""
+        self._over_forks(bench, subject, children=4)
 
     @pytest.mark.parametrize("key", _ODD_KEYS, ids=ascii)
     def test_odd_key_names(self, bench: Bench, subject: BackendHarness, key: str) -> None:
@@ -158,70 +165,12 @@ class WholeConformance(SilenceConformance):
         told = refused(ConfigurationError, lambda: read_settings(wrong, ENVIRONMENT))
         assert "no_such_setting" in told
 
-    def test_built_without_service(self, subject: BackendHarness) -> None:
-        """A backend is built while its service is away: creating it connects to nothing."""
-        settings = table(subject)
-        able(subject.cut)
-        Bench(subject.name, settings).close()
-
-    def test_service_away(self, bench: Bench, subject: BackendHarness) -> None:
-        """While the service is away every operation is `ServiceUnavailable`, and retryable."""
-        calls = _useful_calls(bench, subject)
-        able(subject.cut)
-        for operation, call in calls.items():
-            with pytest.raises(ServiceUnavailable) as caught:
-                call()
-            assert caught.value.retryable, operation
-
-
-class _User:
-    """Uses everything that a backend implements. Made in one thread, used from any."""
-
-    def __init__(self, bound: Binding, subject: BackendHarness) -> None:
-        self._bound = bound
-        self._kek = must(subject.kek) if "wrap_key" in bound.operations else None
-        self._secret = must(subject.secret) if "fetch_secret" in bound.operations else None
-
-    def use(self, number: int) -> None:
-        """Fail unless all goes well; `number` tells this use from others."""
-        bound = self._bound
-        if self._kek is not None:
-            material = KeyMaterial(os.urandom(32))
-            wrapped = bound.wrap_key(self._kek, material, PLACE)
-            assert bound.unwrap_key(self._kek, wrapped, PLACE) == material
-        if self._secret is not None:
-            found = bound.fetch_secret(SecretRequest(Reference(self._secret.reference)))
-            assert found.data.reveal() == self._secret.data
-        if "save_ring" in bound.operations:
-            tenant = f"tenant-{number}"
-            revision = bound.save_ring(tenant, tenant.encode(), None)
-            bound.save_ring(tenant, tenant.encode() * 2, revision)
-            assert bound.load_ring(tenant).document == tenant.encode() * 2
-
-
-def _useful_calls(bench: Bench, subject: BackendHarness) -> dict[str, Callable[[], object]]:
-    """Return a call of each operation that would go well, what it needs being made now."""
-    bound = bench.binding
-    calls: dict[str, Callable[[], object]] = {}
-    if "wrap_key" in bound.operations:
-        kek, material = must(subject.kek), KeyMaterial(os.urandom(32))
-        wrapped = bound.wrap_key(kek, material, PLACE)
-        calls["wrap_key"] = lambda: bound.wrap_key(kek, material, PLACE)
-        calls["unwrap_key"] = lambda: bound.unwrap_key(kek, wrapped, PLACE)
-        calls["describe_key"] = lambda: bound.describe_key(kek)
-    if "fetch_secret" in bound.operations:
-        request = SecretRequest(Reference(must(subject.secret).reference))
-        calls["fetch_secret"] = lambda: bound.fetch_secret(request)
-    if "save_ring" in bound.operations:
-        revision = bound.save_ring("acme", b"one", None)
-        calls["load_ring"] = lambda: bound.load_ring("acme")
-        calls["save_ring"] = lambda: bound.save_ring("acme", b"two", revision)
-        calls["create_ring"] = lambda: bound.save_ring("globex", b"one", None)
-        calls["list_rings"] = lambda: bound.list_rings(None, 10)
-        if "purge_ring_history" in bound.operations:
-            calls["purge_ring_history"] = lambda: bound.purge_ring_history("acme")
-        calls["delete_ring"] = lambda: bench.delete_ring("acme", revision)
-    return calls
+    def _over_forks(self, bench: Bench, subject: BackendHarness, children: int) -> None:
+        if subject.live:
+            budget_of(type(subject)).spend(forked.CALLS * (children + 2))
+        kek = must(subject.kek) if "wrap_key" in bench.operations else None
+        secret = must(subject.secret).reference if "fetch_secret" in bench.operations else None
+        assert forked.run_forked(subject.name, table(subject), kek, secret, children) == "ok"
 
 
 def _no_foreign(call: Callable[[], object]) -> None:

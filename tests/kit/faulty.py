@@ -4,45 +4,72 @@
 
 from __future__ import annotations
 
+import os
+
 from sentra_kms.reference import Reference
 from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
-from tests.kit.service_backend import SERVICES, Service
+from tests.kit.service import BINARY, FIELDS, PLATFORM, SERVICES, Service
 
 CAUGHT_BY = {
+    "answers None": "test_round_trip",
     "batch binds one context": "test_batch_and_single_agree",
     "batch drops a failed one": "test_batch_binds_each_context",
     "batch fails for one": "test_batch_refuses_what_was_tampered_with",
     "batch out of order": "test_batch_round_trip",
+    "blocks for ever": "test_stalled",
     "closes for all": "test_close_leaves_others_alone",
     "connects at once": "test_built_without_service",
+    "cuts documents": "test_more_than_the_largest",
+    "cuts long secrets": "test_secret_of_every_size",
+    "cuts to fit": "test_answer_of_another_size",
     "deletes whatever is there": "test_stale_delete",
+    "denial is an outage": "test_denied",
     "describes another version": "test_description_agrees",
+    "drops the context after a rotation": "test_rotation_keeps_the_binding",
     "drops the context": "test_context_is_bound",
     "empty for a missing secret": "test_missing_secret",
-    "first page only": "test_list_in_pages",
     "first of a batch": "test_batch_of_secrets",
+    "first page only": "test_list_in_pages",
     "folds case": "test_tenants_that_differ_in_case",
     "foreign error for an unknown key": "test_odd_key_names",
+    "forgets versions": "test_rotated_key_unwraps_what_it_wrapped",
     "ignores the revision": "test_stale_save",
+    "keeps a deleted secret": "test_deleted_secret",
     "keeps its connection": "test_fork",
-    "keeps secrets": "test_changed_secret",
     "keeps secrets of a batch": "test_batch_sees_a_changed_secret",
+    "keeps secrets": "test_changed_secret",
+    "keeps the version": "test_rotated_key_records_its_version",
     "key in a log": "test_logs_show_no_secret",
-    "key of a batch in a log": "test_batch_shows_no_key",
     "key in an error": "test_errors_show_no_key",
+    "key of a batch in a log": "test_batch_shows_no_key",
     "key printed": "test_logs_show_no_secret",
+    "logs in at once": "test_building_asks_nothing",
+    "makes up an answer": "test_lost_answer_of_create",
+    "not for threads": "test_many_threads",
     "one nonce": "test_wraps_differ",
     "pads": "test_other_sizes_do_not_come_back",
+    "passes over fields": "test_field_of_a_secret",
     "passes over options": "test_unknown_option",
     "passes over the end": "test_extended_is_refused",
+    "passes over versions": "test_version_of_a_secret",
     "purges everybody": "test_purge_erases_or_tells",
     "purges nothing": "test_purge_erases_or_tells",
     "purges what is live": "test_purge_leaves_the_live_ring",
+    "repeats a save": "test_lost_answer_of_save",
+    "retries what is disabled": "test_disabled_key_on_wrap",
+    "retries without end": "test_retries_are_bounded",
+    "silence is an outage": "test_stalled",
     "stale ring": "test_each_save_has_a_revision",
+    "strips secrets": "test_binary_secret",
+    "swallows a denial": "test_denied",
     "tampering is a foreign error": "test_every_byte_is_authenticated",
     "text documents": "test_any_bytes",
+    "throttled for good": "test_throttled",
+    "throttling is an outage": "test_throttled",
     "trusts the record": "test_other_key_is_refused",
+    "uses a destroyed key": "test_deleted_key",
     "uses a disabled key": "test_disabled_key_on_unwrap",
+    "uses a scheduled key": "test_scheduled_key_on_unwrap",
     "wrong error for an unknown key": "test_unknown_key_on_wrap",
 }
 """The check that names each mistake."""
@@ -50,12 +77,16 @@ CAUGHT_BY = {
 
 class Harness(BackendHarness):
     type = "service"
+    tenants = 1000
     fault = ""
 
     @property
     def service(self) -> Service:
         """The service of this check."""
         return SERVICES.setdefault(str(self.path), Service())
+
+    def close(self) -> None:
+        self.service.mended.set()
 
     def settings(self) -> dict[str, object]:
         return {"address": str(self.path), "fault": self.fault}
@@ -67,21 +98,60 @@ class Harness(BackendHarness):
         return "two"
 
     def disable_key(self, key: str) -> None:
-        self.service.disabled.add(key)
+        self.service.keys[key].state = "disabled"
+
+    def schedule_key(self, key: str) -> None:
+        self.service.keys[key].state = "scheduled"
+
+    def delete_key(self, key: str) -> None:
+        self.service.keys[key].state = "destroyed"
+
+    def rotate_key(self, key: str) -> None:
+        self.service.keys[key].versions.append(os.urandom(32))
+
+    def answer_unwrap(self, data: bytes) -> None:
+        self.service.answers = data
 
     def secret(self) -> SecretSample:
-        return SecretSample("service://platform", self.service.secrets["platform"])
+        return SecretSample("service://platform", PLATFORM)
+
+    def binary_secret(self) -> SecretSample:
+        return SecretSample("service://binary", BINARY)
+
+    def field_secret(self) -> SecretSample:
+        return SecretSample("service://fields#password", FIELDS["password"])
+
+    def secret_version(self, reference: str) -> str:
+        return f"{reference}?version={len(self.service.secrets[Reference(reference).path])}"
 
     def change_secret(self, reference: str, data: bytes) -> None:
-        self.service.secrets[Reference(reference).path] = data
+        self.service.secrets[Reference(reference).path].append(data)
+
+    def delete_secret(self, reference: str) -> None:
+        del self.service.secrets[Reference(reference).path]
 
     def ring_history(self, tenant: str) -> set[bytes]:
         live = self.service.rings.get(tenant)
         old = self.service.replaced.get(tenant, [])
         return {*old, *([live.document] if live else [])}
 
+    def lose_answer(self) -> None:
+        self.service.loses = True
+
+    def deny(self) -> None:
+        self.service.trouble = "denies"
+
+    def throttle(self) -> None:
+        self.service.trouble = "throttles"
+
+    def stall(self) -> None:
+        self.service.trouble = "stalls"
+
     def cut(self) -> None:
-        self.service.away = True
+        self.service.trouble = "away"
+
+    def requests(self) -> list[str]:
+        return self.service.requests
 
 
 class TestRight(BackendConformance):
@@ -89,7 +159,7 @@ class TestRight(BackendConformance):
 
 
 def _wrong(fault: str) -> type[BackendConformance]:
-    harness = type("WrongHarness", (Harness,), {"fault": fault})
+    harness = type("WrongHarness", (Harness,), {"fault": fault, "patience": 5.0})
     return type("TestWrong", (BackendConformance,), {"harness": harness})
 
 

@@ -25,7 +25,13 @@ except ImportError as error:
 """
 _ARGUMENTS = {
     "disable_key": ("tenants",),
+    "schedule_key": ("tenants",),
+    "delete_key": ("tenants",),
+    "rotate_key": ("tenants",),
+    "answer_unwrap": (b"x",),
+    "secret_version": ("env://X",),
     "change_secret": ("env://X", b"x"),
+    "delete_secret": ("env://X",),
     "ring_history": ("acme",),
 }
 
@@ -41,7 +47,11 @@ class Able(Bare):
 
 @pytest.mark.parametrize(
     "ability",
-    ["kek", "second_kek", "disable_key", "secret", "change_secret", "ring_history", "cut"],
+    [
+        *_ARGUMENTS,
+        *("kek", "second_kek", "secret", "binary_secret", "field_secret"),
+        *("lose_answer", "deny", "throttle", "stall", "cut", "requests"),
+    ],
 )
 def test_lacking_ability_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ability: str

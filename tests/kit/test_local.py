@@ -19,6 +19,7 @@ from sentra_kms.testing import (
 
 class LocalHarness(BackendHarness):
     type = "local"
+    tenants = 1000
 
     def open(self) -> None:
         for name, byte in (("ONE", b"\x01"), ("TWO", b"\x02")):
@@ -28,6 +29,13 @@ class LocalHarness(BackendHarness):
         return {
             "directory": str(self.path / "keys"),
             "master_keys": {"one": "env://MASTER_ONE", "two": "env://MASTER_TWO"},
+        }
+
+    def ring_history(self, tenant: str) -> set[bytes]:
+        return {
+            path.read_bytes()
+            for path in (self.path / "keys").iterdir()
+            if f"{tenant}." in path.name
         }
 
     def kek(self) -> str:

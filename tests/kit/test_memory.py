@@ -12,6 +12,7 @@ from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 class MemoryHarness(BackendHarness):
     type = "memory"
     makes_keys = True
+    tenants = 1000
 
     def kek(self) -> str:
         return "tenants"

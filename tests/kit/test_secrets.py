@@ -23,21 +23,33 @@ class EnvHarness(BackendHarness):
     def change_secret(self, reference: str, data: bytes) -> None:
         self.patch.setenv(Reference(reference).path, data.decode("ascii"))
 
+    def delete_secret(self, reference: str) -> None:
+        self.patch.delenv(Reference(reference).path)
+
 
 class FileHarness(BackendHarness):
     type = "file"
 
     def secret(self) -> SecretSample:
-        path = self.path / "secret"
+        return self._written("secret", _DATA)
+
+    def binary_secret(self) -> SecretSample:
+        return self._written("binary", b"\x00\xff binary \n")
+
+    def _written(self, name: str, data: bytes) -> SecretSample:
+        path = self.path / name
         path.touch(0o600)
-        path.write_bytes(_DATA)
-        return SecretSample(f"file://{path}", _DATA)
+        path.write_bytes(data)
+        return SecretSample(f"file://{path}", data)
 
     def missing_secret(self) -> str:
         return f"file://{self.path}/nothing"
 
     def change_secret(self, reference: str, data: bytes) -> None:
         Path(Reference(reference).path).write_bytes(data)
+
+    def delete_secret(self, reference: str) -> None:
+        Path(Reference(reference).path).unlink()
 
 
 class DirectoryHarness(BackendHarness):

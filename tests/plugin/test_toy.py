@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import sentra_kms
+from tests.plugin.environments import TOY, Installed, build_wheel, install_wheel
 
 pytest.importorskip("hatchling", reason="building wheels needs hatchling")
 pytestmark = pytest.mark.slow
 
-ROOT = Path(sentra_kms.__file__).parents[1]
-TOY = Path(__file__).with_name("toy")
 CONFIGURATION = """
 [production.backends.toy-one]
 type = "toy"
@@ -83,58 +78,13 @@ print(CliRunner().invoke(group, ["toy", "hello", "world"]).output)
 """
 
 
-class Installed:
-    """A fresh environment with the wheels of core and toy in it, and a configuration."""
-
-    def __init__(self, place: Path, python: Path) -> None:
-        self.place = place
-        self.python = python
-
-    def run(self, *arguments: str) -> str:
-        """Run the environment's interpreter in `place`; return what it printed."""
-        done = subprocess.run(
-            [str(self.python), *arguments],
-            cwd=self.place,
-            env=_environment() | {"TOY_EVENTS": str(self.place / "events.jsonl")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
-
-def _environment() -> dict[str, str]:
-    """Return this process's environment without what leads an interpreter to this tree."""
-    foreign = ("PYTHON", "COV", "PYTEST", "VIRTUAL_ENV", "PIP_CONSTRAINT")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-
-
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build both wheels and install them; return the interpreter."""
-    place = tmp_path_factory.mktemp("installed")
+def environment(fresh_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the toy beside the core; return the interpreter."""
+    place = tmp_path_factory.mktemp("toy")
     # Of a copy: a build writes beside its sources.
-    toy = shutil.copytree(TOY, place / "toy")
-    for project in (ROOT, toy):
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place / "wheels"],
-            cwd=project,
-            env=_environment(),
-            check=True,
-        )
-    subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
-    python = place / "venv" / "bin" / "python"
-    core, brought = sorted((place / "wheels").iterdir(), key=lambda path: "toy" in path.name)
-    subprocess.run(
-        [
-            python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "-c", ROOT / "constraints.txt", f"{core}[cli,testing]", brought,
-        ],
-        env=_environment(),
-        check=True,
-    )  # fmt: skip
-    return python
+    install_wheel(fresh_environment, build_wheel(shutil.copytree(TOY, place / "toy"), place))
+    return fresh_environment
 
 
 @pytest.fixture
@@ -145,7 +95,7 @@ def installed(environment: Path, tmp_path: Path) -> Installed:
         path = tmp_path / name
         path.touch(0o600)
         path.write_bytes(value if isinstance(value, bytes) else value.encode())
-    return Installed(tmp_path, environment)
+    return Installed(tmp_path, environment, {"TOY_EVENTS": str(tmp_path / "events.jsonl")})
 
 
 def test_core_is_the_wheel(installed: Installed) -> None:

@@ -16,6 +16,7 @@ from sentra_kms.testing import (
 
 class RingsHarness(BackendHarness):
     type = "toy"
+    tenants = 1000
 
     def open(self) -> None:
         self.patch.setenv("TOY_TOKEN", "open sesame")

@@ -1,0 +1,1 @@
+"""KEKs and key rings in one SQLite database."""

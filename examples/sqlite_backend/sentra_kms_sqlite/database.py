@@ -1,0 +1,96 @@
+"""The database: each operation is one transaction, on a connection of its own."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+import sentra_kms as sk
+
+_T = TypeVar("_T")
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS keks (name TEXT, version INTEGER, state TEXT, sealed BLOB)",
+    "CREATE TABLE IF NOT EXISTS rings (tenant TEXT PRIMARY KEY, document BLOB, revision TEXT)",
+)
+_AWAY = "ERROR INTERNAL ABORT NOMEM IOERR CORRUPT NOTFOUND FULL CANTOPEN PROTOCOL EMPTY SCHEMA"
+_KINDS: dict[type[sk.KMSError], str] = {
+    sk.AccessDenied: "PERM READONLY AUTH",
+    sk.MalformedInput: "TOOBIG MISMATCH RANGE CONSTRAINT",
+    sk.Timeout: "BUSY LOCKED INTERRUPT",
+    sk.ServiceUnavailable: f"{_AWAY} MISUSE NOLFS FORMAT NOTADB",
+}
+ERRORS = {f"SQLITE_{name}": kind for kind, names in _KINDS.items() for name in names.split()}
+"""What each of SQLite's primary error codes is to callers."""
+
+
+class Database:
+    """The file, and the master key that seals the KEKs in it."""
+
+    def __init__(self, path: str, master: Callable[[], sk.KeyMaterial]) -> None:
+        self._path = path
+        self._master = master
+
+    def run(self, work: Callable[[sqlite3.Connection], _T], timeout: float, begin: str = "") -> _T:
+        """Do `work` in one transaction; `begin` is IMMEDIATE for one that writes."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with closing(sqlite3.connect(self._path, timeout, isolation_level=None)) as db, db:
+                db.execute("PRAGMA secure_delete = ON")
+                for table in _SCHEMA:
+                    db.execute(table)
+                db.execute(f"BEGIN {begin}")
+                return work(db)
+        except (sqlite3.Error, OSError) as error:
+            name: str = getattr(error, "sqlite_errorname", type(error).__name__)
+        # Here, where the library's exception is no longer at hand.
+        kind = ERRORS.get("_".join(name.split("_")[:2]), sk.ServiceUnavailable)
+        raise kind(f"{self._path} cannot be used now: {name}") from sk.VendorError(name)
+
+    def add_version(self, name: str) -> int:
+        """Make the KEK `name`, or its next version; return the version."""
+
+        def work(db: sqlite3.Connection) -> int:
+            row = db.execute("SELECT max(version) FROM keks WHERE name = ?", (name,)).fetchone()
+            version, nonce = (row[0] or 0) + 1, os.urandom(12)
+            sealed = self._cipher().encrypt(nonce, os.urandom(32), f"{name}\n{version}".encode())
+            row = (name, version, nonce + sealed)
+            db.execute("INSERT INTO keks VALUES (?, ?, 'enabled', ?)", row)
+            return int(version)
+
+        return self.run(work, 5.0, "IMMEDIATE")
+
+    def kek(self, name: str, timeout: float, version: int | None = None) -> tuple[int, AESGCM]:
+        """Return a version of a KEK, the newest if none is named."""
+        find = "SELECT version, state, sealed FROM keks WHERE name = ? ORDER BY version DESC"
+        rows = self.run(lambda db: db.execute(find, (name,)).fetchall(), timeout)
+        if not rows:
+            raise sk.KeyNotFound(
+                f"{self._path} has no KEK '{name}': python -m sentra_kms_sqlite makes it"
+            )
+        for number, state, sealed in rows:
+            if version in {None, number}:
+                if state != "enabled":
+                    raise sk.KeyUnavailable(f"the KEK '{name}' is {state}: enable it")
+                return number, AESGCM(self._open(sealed, f"{name}\n{number}".encode()))
+        raise sk.DecryptionFailed(f"'{name}' cannot unwrap the tenant key")
+
+    def _open(self, sealed: bytes, bound: bytes) -> bytes:
+        try:
+            return self._cipher().decrypt(sealed[:12], sealed[12:], bound)
+        except InvalidTag:
+            pass
+        raise sk.ConfigurationError(f"the setting `master` is not what sealed {self._path}")
+
+    def _cipher(self) -> AESGCM:
+        try:
+            return AESGCM(base64.b64decode(self._master().reveal().strip(), validate=True))
+        except ValueError:
+            pass
+        raise sk.ConfigurationError("the setting `master` names no base64 of 32 bytes")

@@ -1,0 +1,82 @@
+"""What proves the backend right, where it is installed: `pytest`."""
+
+# ruff: noqa: D101, D102 - what is overridden says it
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from contextlib import closing
+
+from sentra_kms_sqlite.database import ERRORS, Database
+
+from sentra_kms import KeyMaterial
+from sentra_kms.testing import BackendConformance, BackendHarness
+from sentra_kms.testing.errors import check_map
+
+_CODES = (
+    "ERROR INTERNAL PERM ABORT BUSY LOCKED NOMEM READONLY INTERRUPT IOERR CORRUPT NOTFOUND FULL"
+)
+_CODES += (
+    " CANTOPEN PROTOCOL EMPTY SCHEMA TOOBIG CONSTRAINT MISMATCH MISUSE NOLFS AUTH FORMAT RANGE"
+)
+_CODES += " NOTADB"
+_MASTER = base64.b64encode(bytes(range(32)))
+
+
+class Harness(BackendHarness):
+    type = "sqlite"
+    tenants = 1000
+
+    def open(self) -> None:
+        self.patch.setenv("SQLITE_MASTER", _MASTER.decode("ascii"))
+        (self.path / "data").mkdir()
+        self.database = Database(str(self.path / "data" / "keys.db"), lambda: KeyMaterial(_MASTER))
+        for name in ("tenants", "others"):
+            self.database.add_version(name)
+        self._lock = sqlite3.connect(self.path / "data" / "keys.db", isolation_level=None)
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def settings(self) -> dict[str, object]:
+        return {"database": str(self.path / "data" / "keys.db"), "master": "env://SQLITE_MASTER"}
+
+    def kek(self) -> str:
+        return "tenants"
+
+    def second_kek(self) -> str:
+        return "others"
+
+    def rotate_key(self, key: str) -> None:
+        self.database.add_version(key)
+
+    def disable_key(self, key: str) -> None:
+        self._execute("UPDATE keks SET state = 'disabled' WHERE name = ?", key)
+
+    def schedule_key(self, key: str) -> None:
+        self._execute("UPDATE keks SET state = 'scheduled' WHERE name = ?", key)
+
+    def delete_key(self, key: str) -> None:
+        self._execute("DELETE FROM keks WHERE name = ?", key)
+
+    def stall(self) -> None:
+        self._lock.execute("BEGIN EXCLUSIVE")
+
+    def cut(self) -> None:
+        (self.path / "data").rename(self.path / "elsewhere")
+
+    def _execute(self, statement: str, key: str) -> None:
+        with closing(sqlite3.connect(self.path / "data" / "keys.db")) as connection, connection:
+            connection.execute(statement, (key,))
+
+
+class TestSqlite(BackendConformance):
+    harness = Harness
+
+
+def test_every_error_is_mapped() -> None:
+    """Each primary error code that Python's sqlite3 knows has an error."""
+    codes = [f"SQLITE_{name}" for name in _CODES.split()]
+    assert all(hasattr(sqlite3, code) for code in codes)
+    check_map(ERRORS, codes)

@@ -1,0 +1,236 @@
+"""The parts of the service's backend that keep secrets and rings, and their mistakes."""
+
+# ruff: noqa: D102 - what is overridden says it
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sentra_kms.errors import (
+    AccessDenied,
+    Conflict,
+    DecryptionFailed,
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    ServiceUnavailable,
+    TenantNotFound,
+)
+from sentra_kms.hookspecs import (
+    BatchSecretHooks,
+    PartHooks,
+    RingHistoryHooks,
+    RingHooks,
+    SecretHooks,
+    hookimpl,
+)
+from sentra_kms.hooktypes import (
+    Remainder,
+    RingPage,
+    SecretRequest,
+    SecretValue,
+    StoredRing,
+)
+from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import Reference
+from tests.kit.service import FIELDS, Service
+
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+
+
+def each_end(
+    fault: str, requests: tuple[_R, ...], single: Callable[[_R], _T]
+) -> list[_T | KMSError]:
+    """Do for each request what the single hook does, or make the mistake."""
+    ends: list[_T | KMSError] = []
+    for request in requests:
+        try:
+            ends.append(single(request))
+        except (DecryptionFailed, MalformedInput, SecretNotFound) as error:
+            if fault == "batch fails for one":
+                raise
+            if fault != "batch drops a failed one":
+                ends.append(error)
+    if fault == "batch out of order":
+        ends.reverse()
+    if fault == "first of a batch":
+        ends = ends[:1] * len(ends)
+    return ends
+
+
+class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
+    def __init__(self, service: Service, fault: str) -> None:
+        self._service = service
+        self._fault = fault
+        self._kept: dict[str, bytes] = {}
+
+    @hookimpl
+    def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
+        reference = request.reference
+        if self._fault == "swallows a denial":
+            try:
+                self._service.ask("read a secret", timeout)
+            except AccessDenied:
+                raise SecretNotFound(f"there is no secret {reference.path}") from None
+        else:
+            self._service.ask("read a secret", timeout, self._fault)
+        if reference.path == "fields" and self._fault != "passes over fields":
+            return self._field(reference)
+        if self._fault != "passes over options" and (
+            {name for name, _ in reference.options} - {"version"} or reference.field
+        ):
+            raise MalformedInput(f"{reference}: no other option than 'version', and no field here")
+        return self._whole(reference)
+
+    def _whole(self, reference: Reference) -> SecretValue:
+        versions = self._service.secrets.get(reference.path, [])
+        if reference.path == "fields":
+            versions = [str(FIELDS).encode()]
+        if self._fault == "keeps a deleted secret" and versions:
+            self._kept.setdefault(reference.path, versions[-1])
+        if (
+            self._fault == "keeps a deleted secret"
+            and not versions
+            and reference.path in self._kept
+        ):
+            versions = [self._kept[reference.path]]
+        if not versions:
+            if self._fault == "empty for a missing secret":
+                return SecretValue(KeyMaterial(b""))
+            raise SecretNotFound(f"there is no secret {reference.path}")
+        wanted = dict(reference.options).get("version", "")
+        if not wanted.isdecimal() or self._fault == "passes over versions":
+            wanted = str(len(versions))
+        found = versions[int(wanted) - 1]
+        if self._fault == "keeps secrets":
+            found = self._kept.setdefault(reference.path, found)
+        if self._fault == "strips secrets":
+            found = found.strip()
+        if self._fault == "cuts long secrets":
+            found = found[:1000]
+        return SecretValue(KeyMaterial(found), version=wanted)
+
+    def _field(self, reference: Reference) -> SecretValue:
+        value = FIELDS.get(reference.field or "")
+        if value is None:
+            raise SecretNotFound(f"{reference}: no such field")
+        return SecretValue(KeyMaterial(value), version="1")
+
+    @hookimpl
+    def fetch_secrets(
+        self, requests: tuple[SecretRequest, ...], timeout: float
+    ) -> list[SecretValue | KMSError]:
+        ends = each_end(self._fault, requests, lambda each: self.fetch_secret(each, timeout))
+        if self._fault == "keeps secrets of a batch":
+            for request, end in zip(requests, ends, strict=True):
+                if isinstance(end, SecretValue):
+                    self._kept.setdefault(request.reference.path, end.data.reveal())
+            kept = [self._kept.get(each.reference.path) for each in requests]
+            return [
+                end if data is None else SecretValue(KeyMaterial(data))
+                for data, end in zip(kept, ends, strict=True)
+            ]
+        return ends
+
+    @hookimpl
+    def close(self) -> None:
+        if self._fault == "closes for all":
+            self._service.secrets.clear()
+
+
+class Rings(RingHooks, RingHistoryHooks, PartHooks):
+    def __init__(self, service: Service, fault: str) -> None:
+        self._service = service
+        self._fault = fault
+        self._kept: dict[str, StoredRing] = {}
+
+    @hookimpl
+    def load_ring(self, tenant: str, timeout: float) -> StoredRing:
+        found = self._find(tenant, timeout)
+        if found is None:
+            raise TenantNotFound(f"tenant '{tenant}' has no ring")
+        if self._fault == "stale ring":
+            return self._kept.setdefault(tenant, found)
+        return found
+
+    @hookimpl
+    def save_ring(self, tenant: str, document: bytes, expected: str | None, timeout: float) -> str:
+        try:
+            return self._save(tenant, document, expected, timeout)
+        except ServiceUnavailable:
+            if self._service.trouble or self._fault not in {"repeats a save", "makes up an answer"}:
+                raise
+        if self._fault == "makes up an answer":
+            return "done"
+        return self._save(tenant, document, expected, timeout)
+
+    def _save(self, tenant: str, document: bytes, expected: str | None, timeout: float) -> str:
+        with self._service.lock:
+            if self._fault == "ignores the revision":
+                self._service.ask("save", timeout, self._fault)
+            else:
+                self._expect(tenant, expected, timeout)
+            self._service.saves += 1
+            revision = str(self._service.saves)
+            self._replace(tenant)
+            if self._fault == "text documents":
+                document = document.decode("utf-8", "replace").encode()
+            if self._fault == "cuts documents":
+                document = document[: 256 * 1024]
+            self._service.rings[self._name(tenant)] = StoredRing(document, revision)
+            self._service.answer()
+        return revision
+
+    @hookimpl
+    def delete_ring(self, tenant: str, expected: str, timeout: float) -> None:
+        with self._service.lock:
+            if self._fault == "deletes whatever is there":
+                self._service.ask("delete", timeout, self._fault)
+            else:
+                self._expect(tenant, expected, timeout)
+            self._replace(tenant)
+            self._service.rings.pop(self._name(tenant), None)
+            self._service.answer()
+
+    @hookimpl
+    def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
+        self._service.ask("purge", timeout, self._fault)
+        with self._service.lock:
+            if self._fault == "purges nothing":
+                return []
+            if self._fault == "purges what is live":
+                self._service.rings.pop(tenant, None)
+            if self._fault == "purges everybody":
+                self._service.replaced.clear()
+            self._service.replaced.pop(tenant, None)
+        return []
+
+    @hookimpl
+    def list_rings(self, cursor: str | None, limit: int, timeout: float) -> RingPage:
+        self._service.ask("list", timeout, self._fault)
+        found = sorted(name for name in self._service.rings if cursor is None or name > cursor)
+        if self._fault == "first page only":
+            return RingPage(tuple(found[: min(limit, 100)]), None)
+        page = tuple(found[:limit])
+        return RingPage(page, page[-1] if len(found) > limit else None)
+
+    def _replace(self, tenant: str) -> None:
+        found = self._service.rings.get(self._name(tenant))
+        if found is not None:
+            self._service.replaced.setdefault(tenant, []).append(found.document)
+
+    def _name(self, tenant: str) -> str:
+        return tenant.lower() if self._fault == "folds case" else tenant
+
+    def _find(self, tenant: str, timeout: float) -> StoredRing | None:
+        self._service.ask("load", timeout, self._fault)
+        return self._service.rings.get(self._name(tenant))
+
+    def _expect(self, tenant: str, expected: str | None, timeout: float) -> None:
+        found = self._find(tenant, timeout)
+        if (found.revision if found else None) != expected:
+            if found is None:
+                raise TenantNotFound(f"tenant '{tenant}' has no ring any more")
+            raise Conflict(f"the ring of '{tenant}' was saved by somebody else")
