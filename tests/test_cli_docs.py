@@ -65,6 +65,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
         "config schema",
         "doctor",
         "backends",
+        "plugin new",
         "encrypt",
         "decrypt",
         "completion",
