@@ -66,6 +66,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
         "doctor",
         "backends",
         "health",
+        "plugin new",
         "encrypt",
         "decrypt",
         "secret list",

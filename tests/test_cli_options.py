@@ -62,6 +62,8 @@ def test_the_commands_are_these() -> None:
         "health",
         "init",
         "keygen",
+        "plugin",
+        "plugin new",
         "render",
         "secret",
         "secret check",

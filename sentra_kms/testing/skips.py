@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import cast
 
 import pytest
 
@@ -53,4 +54,5 @@ class _Summary:
 
 
 def _reason(told: object) -> str:
-    return str(told[2]) if isinstance(told, tuple) else str(told)
+    # Of a skip pytest keeps path, line and reason.
+    return str(cast("tuple[object, ...]", told)[2] if isinstance(told, tuple) else told)

@@ -12,6 +12,7 @@ from tests.kit.service import BINARY, FIELDS, PLATFORM, SERVICES, Service
 
 CAUGHT_BY = {
     "answers None": "test_round_trip",
+    "away is a foreign error": "test_service_away",
     "batch binds one context": "test_batch_and_single_agree",
     "batch drops a failed one": "test_batch_binds_each_context",
     "batch fails for one": "test_batch_refuses_what_was_tampered_with",
@@ -55,11 +56,13 @@ CAUGHT_BY = {
     "purges everybody": "test_purge_erases_or_tells",
     "purges nothing": "test_purge_erases_or_tells",
     "purges what is live": "test_purge_leaves_the_live_ring",
+    "repeats a delete": "test_lost_answer_of_delete",
     "repeats a save": "test_lost_answer_of_save",
     "retries what is disabled": "test_disabled_key_on_wrap",
     "retries without end": "test_retries_are_bounded",
     "silence is an outage": "test_stalled",
     "stale ring": "test_each_save_has_a_revision",
+    "strips documents": "test_smallest_documents",
     "strips secrets": "test_binary_secret",
     "swallows a denial": "test_denied",
     "tampering is a foreign error": "test_every_byte_is_authenticated",
@@ -73,6 +76,20 @@ CAUGHT_BY = {
     "wrong error for an unknown key": "test_unknown_key_on_wrap",
 }
 """The check that names each mistake."""
+
+ALSO_CAUGHT_BY = [
+    ("drops the context", "test_batch_binds_each_context"),
+    ("ignores the revision", "test_create_twice"),
+    ("ignores the revision", "test_one_creates"),
+    ("ignores the revision", "test_one_saves"),
+    ("keeps its connection", "test_prefork"),
+    ("keeps the version", "test_rewrap_after_a_rotation_of_its_key"),
+    ("makes up an answer", "test_lost_answer_of_save"),
+    ("trusts the record", "test_unknown_key_on_unwrap"),
+    ("uses a disabled key", "test_disabled_key_on_wrap"),
+    ("uses a scheduled key", "test_scheduled_key_on_wrap"),
+]
+"""Further checks that catch one by themselves."""
 
 
 class Harness(BackendHarness):

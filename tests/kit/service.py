@@ -49,6 +49,8 @@ class Service:
     def ask(self, request: str, timeout: float, fault: str = "") -> None:
         """Take a request, or be in trouble; with `fault` the client mistakes what it is told."""
         if self.trouble == "away":
+            if fault == "away is a foreign error":
+                raise ConnectionRefusedError(111, "Connection refused")
             raise ServiceUnavailable("the service does not answer")
         self.requests.append(request)
         if self.trouble == "denies":

@@ -12,10 +12,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import sentra_kms
-from tests.kit.faulty import CAUGHT_BY
+from tests.kit.faulty import ALSO_CAUGHT_BY, CAUGHT_BY
 from tests.plugin.distributions import install
 
 ROOT = Path(sentra_kms.__file__).parents[1]
+
+PAIRS = [*CAUGHT_BY.items(), *ALSO_CAUGHT_BY]
+"""Each mistake with a check that has to catch it."""
 
 Results = Mapping[str, Mapping[str, str]]
 """How each check ended, by class and by name without parameters: `failure` before the others."""
@@ -27,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     place = tmp_path_factory.mktemp("faulty")
     install(place, "sentra-kms-service", backends={"service": "tests.kit.service_backend"})
     report = place / "report.xml"
-    cases = [f"Test {fault}::{check}" for fault, check in CAUGHT_BY.items()]
+    cases = [f"Test {fault}::{check}" for fault, check in PAIRS]
     subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
@@ -60,7 +63,7 @@ def test_right_backend_passes(results: Results) -> None:
     assert {name for name, end in results["TestRight"].items() if end != "passed"} == set()
 
 
-@pytest.mark.parametrize("fault", CAUGHT_BY)
-def test_fault_is_caught(results: Results, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "check"), PAIRS)
+def test_fault_is_caught(results: Results, fault: str, check: str) -> None:
     """The check that is named for a mistake fails when a backend makes it."""
-    assert results[f"Test {fault}"][CAUGHT_BY[fault]] == "failure"
+    assert results[f"Test {fault}"][check] == "failure"
