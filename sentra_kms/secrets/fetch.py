@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from datetime import datetime
 from functools import partial
-from typing import cast
 
 from sentra_kms.binding import Binding
 from sentra_kms.errors import KMSError, MalformedInput, PluginError, afresh
@@ -43,17 +42,12 @@ Batch = Callable[[list[SecretRequest]], Sequence[Outcome]]
 
 
 def batch_of(bound: Bound, name: str) -> Batch | None:
-    """Return a backend's way to fetch several secrets in one call, `None` if it has none.
-
-    The one place that knows of it: a binding has `fetch_secrets` once the hook is there.
-    """
+    """Return a backend's way to fetch several secrets in one call, `None` if it has none."""
     try:
         binding = bound(name)
     except KMSError:
         return None  # told for each of them when it is fetched
-    if "fetch_secrets" not in binding.operations:
-        return None
-    return cast("Batch | None", getattr(binding, "fetch_secrets", None))
+    return binding.fetch_secrets if "fetch_secrets" in binding.operations else None
 
 
 def is_local(bound: Bound, name: str) -> bool:

@@ -20,9 +20,11 @@ from sentra_kms.errors import (
     UnsupportedOperation,
 )
 from sentra_kms.events import actor
-from sentra_kms.hooktypes import SecretValue
+from sentra_kms.hookspecs import BatchSecretHooks, hookimpl
+from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.secrets import documents, manager
+from tests.binding.fakes import Secrets, bind
 from tests.conftest import ManualClock
 from tests.secrets.sources import PATIENCE, Source, make_manager
 
@@ -446,20 +448,25 @@ def test_get_many_fetches_at_once(clock: ManualClock) -> None:
         assert list(made.get_many([*names, *names])) == names
 
 
-def test_get_many_in_one_call(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_many_in_one_call(clock: ManualClock) -> None:
     """Where a backend can fetch several in one call it is asked once; an error is one item's."""
-    source = Source()
     calls: list[list[str]] = []
 
-    def fetch_secrets(requests: list[object]) -> list[object]:
-        calls.append([str(r.reference) for r in requests])  # type: ignore[attr-defined]
-        return [
-            SecretNotFound("gone") if r.reference.path == "c" else SecretValue(KeyMaterial(b"v"))  # type: ignore[attr-defined]
-            for r in requests
-        ]
+    class Batched(Secrets, BatchSecretHooks):
+        @hookimpl
+        def fetch_secrets(
+            self, requests: tuple[SecretRequest, ...], timeout: float
+        ) -> list[SecretValue | KMSError]:
+            calls.append([str(each.reference) for each in requests])
+            return [
+                SecretNotFound("gone")
+                if each.reference.path == "c"
+                else SecretValue(KeyMaterial(b"v"))
+                for each in requests
+            ]
 
-    monkeypatch.setattr(source.binding, "fetch_secrets", fetch_secrets, raising=False)
-    monkeypatch.setattr(source.binding, "operations", source.binding.operations | {"fetch_secrets"})
+    source = Source()
+    source.binding = bind(Batched)
     made = make_manager(source, clock, C={"from": ["fake://c", "fake://a"]})
     found = made.get_many(["fake://a", "fake://b", "C"])
     assert [secret.reveal() for secret in found.values()] == ["v", "v", "v"]
