@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from sentra_kms import health
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
 from sentra_kms.forks import ProcessBound
 from sentra_kms.hooktypes import Finding
-from sentra_kms.keys.background import Runner
 from sentra_kms.keys.manager import KeyManager
-from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import AuthSource, Settings
 from sentra_kms.wiring import Ground, Wiring, wrapping_keks
+
+if TYPE_CHECKING:
+    from sentra_kms import health
+    from sentra_kms.keys.background import Runner
+    from sentra_kms.observers import Observers
 
 _HEALTH_TIME = 5.0  # seconds for which an answer of `health` holds
 _Source = str | os.PathLike[str] | Mapping[str, object] | None
@@ -45,10 +47,9 @@ class KMS(ProcessBound):
         self.environment: str = settings.environment
         self._source = source
         self._now = now
-        self._observers = Observers(
-            [(name, find_observer(name)) for name in settings.audit.observers]
-        )
-        self._ground = Ground(clock=clock, now=now, emit=self._observers.emit)
+        self._observers = _observers(settings.audit.observers)
+        emit = None if self._observers is None else self._observers.emit
+        self._ground = Ground(clock=clock, now=now, emit=emit)
         self._wiring = Wiring(settings, self._ground)
         plan = self._wiring.plan
         self._keys = (
@@ -86,6 +87,8 @@ class KMS(ProcessBound):
 
         For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for.
         """
+        from sentra_kms import health
+
         kept = self._health
         if kept is not None and self._now() < kept[0] + _HEALTH_TIME:
             return kept[1]
@@ -152,7 +155,8 @@ class KMS(ProcessBound):
         if self._keys is not None:
             self._keys.close()
         failures = self._wiring.close()
-        self._observers.close()
+        if self._observers is not None:
+            self._observers.close()
         if failures:
             raise failures[0]
 
@@ -191,6 +195,14 @@ class KMS(ProcessBound):
     def _describe_store(self, name: str) -> str:
         page = self._wiring.bindings[name].list_rings(None, 1)
         return "keeps key rings" if page.tenants else "keeps key rings, none yet"
+
+
+def _observers(names: Sequence[str]) -> Observers | None:
+    if not names:
+        return None
+    from sentra_kms.observers import Observers, find_observer
+
+    return Observers([(name, find_observer(name)) for name in names])
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import floor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
 from sentra_kms.forks import tell_after_fork
-from sentra_kms.keys.background import Background, Runner
+from sentra_kms.keys.background import Background
 from sentra_kms.keys.eviction import USED
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
@@ -43,28 +43,31 @@ class Bounds(msgspec.Struct, frozen=True):
     max_keys: int
 
 
-class Source(Protocol):
-    """Where rings and keys come from."""
+if TYPE_CHECKING:
+    from sentra_kms.keys.background import Runner
 
-    def load(self, tenant: str) -> Ring:
-        """Read and verify a ring."""
-        ...
+    class Source(Protocol):
+        """Where rings and keys come from."""
 
-    def seen(self, tenant: str) -> int:
-        """Return the highest sequence of a tenant's ring that was read or saved here."""
-        ...
+        def load(self, tenant: str) -> Ring:
+            """Read and verify a ring."""
+            ...
 
-    def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
-        """Ask a KEK for a key."""
-        ...
+        def seen(self, tenant: str) -> int:
+            """Return the highest sequence of a tenant's ring that was read or saved here."""
+            ...
 
-    def key_ttl(self, policy: str) -> float:
-        """Return how long keys of a policy are held, in seconds."""
-        ...
+        def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
+            """Ask a KEK for a key."""
+            ...
 
-    def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
-        """Whether everybody who could unwrap failed a moment ago."""
-        ...
+        def key_ttl(self, policy: str) -> float:
+            """Return how long keys of a policy are held, in seconds."""
+            ...
+
+        def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
+            """Whether everybody who could unwrap failed a moment ago."""
+            ...
 
 
 class KeyCache:

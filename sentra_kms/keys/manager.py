@@ -18,10 +18,8 @@ from sentra_kms.errors import (
     RingRejected,
     TenantNotFound,
 )
-from sentra_kms.keys.background import Runner
 from sentra_kms.keys.cache import Bounds, KeyCache
 from sentra_kms.keys.changes import KeySource, Made, Plan, Rings
-from sentra_kms.keys.info import RingInfo
 from sentra_kms.keys.lifecycle import Lifecycle
 from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import Ring, first_ring, with_version
@@ -33,6 +31,8 @@ from sentra_kms.tenant import check_tenant
 
 if TYPE_CHECKING:
     from sentra_kms.keys.aio import AsyncKeyManager
+    from sentra_kms.keys.background import Runner
+    from sentra_kms.keys.info import RingInfo
 
 _MAX_REQUEST = 256  # characters of a request id
 _MAX_GRACE = timedelta(days=3650)
