@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import NoReturn, TypeVar, cast
 
 import msgspec
@@ -222,6 +223,9 @@ class _Reader:
 
     def _convert(self, where: str, table: Table, kind: type[_T]) -> _T:
         self._check_keys(where, table, kind.__struct_fields__)
+        if not table:
+            with suppress(TypeError, ValueError):  # what is missing is told below
+                return kind()
         failure: str
         try:
             return msgspec.convert(table, kind, dec_hook=_from_text)

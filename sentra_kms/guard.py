@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FunctionType, GetSetDescriptorType, MethodType, ModuleType
 from typing import cast
 
@@ -52,7 +52,7 @@ _BASES = (
 """Optional operations, and what each is an addition to."""
 
 
-Specifications = Mapping[str, Callable[..., object]]
+Specifications = Mapping[str, FunctionType]
 
 
 def _specified(*protocols: type) -> Specifications:
@@ -60,7 +60,7 @@ def _specified(*protocols: type) -> Specifications:
         name: member
         for protocol in protocols
         for name, member in vars(protocol).items()
-        if hasattr(member, _SPEC_MARK)
+        if isinstance(member, FunctionType) and hasattr(member, _SPEC_MARK)
     }
 
 
@@ -191,7 +191,7 @@ def _check_options(
 
 
 def _check_shape(
-    where: str, specification: Callable[..., object], part: object, name: str, member: object
+    where: str, specification: FunctionType, part: object, name: str, member: object
 ) -> None:
     if not isinstance(member, FunctionType):
         raise PluginError(f"{where} is not a plain method")
@@ -199,7 +199,8 @@ def _check_shape(
         raise PluginError(f"{where} is set on the instance: define it in the class")
     if any(_is_deferred(function) for function in (member, inspect.unwrap(member))):
         raise PluginError(f"{where} is async or a generator: hooks are plain synchronous functions")
-    wanted = list(inspect.signature(specification).parameters)
+    code = specification.__code__  # of our own, which takes plain arguments and is not decorated
+    wanted = list(code.co_varnames[: code.co_argcount])
     parameters = inspect.signature(member).parameters.values()
     if [parameter.name for parameter in parameters] != wanted or any(
         parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -6,7 +6,6 @@ its own. The formats are specified in `docs/spec/ring.md`.
 
 from __future__ import annotations
 
-import binascii
 import os
 import re
 
@@ -137,7 +136,7 @@ def _is_encoded(key: KeyMaterial) -> bool:
         if re.fullmatch(_BASE64, key.reveal().decode("ascii")) is None:
             return False
         return len(_base64_of_either_kind(key).reveal()) >= MIN_MASTER_KEY
-    except (UnicodeDecodeError, binascii.Error):
+    except ValueError:  # neither ASCII nor base64
         return False
 
 

@@ -4,7 +4,8 @@ Specified in `docs/spec/ring.md`. Nothing here trusts a payload: it is checked w
 `Ring` comes of it, although it was authenticated before.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: msgspec would compile and evaluate each of them
+# anew, a millisecond of each start.
 
 from contextlib import suppress
 from datetime import UTC, datetime
