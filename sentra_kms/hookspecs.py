@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pluggy import HookimplMarker, HookimplOpts, HookspecMarker, HookspecOpts, PluginManager
@@ -56,7 +56,8 @@ class HookManager(PluginManager):
     """A plugin manager for one set of hooks, which looks at no other names.
 
     `specifications` is a class or module. Most names of an object are no hooks, and each look
-    costs a walk over its classes; names that are almost a hook's are refused by the guard.
+    costs a walk over its classes; names that are almost a hook's, and marks that give a method
+    another name, are refused by the guard. Of a module every function is looked at.
     """
 
     def __init__(self, specifications: type | ModuleType) -> None:
@@ -70,13 +71,21 @@ class HookManager(PluginManager):
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
         """Return what marks an implementation."""
-        return super().parse_hookimpl_opts(plugin, name) if name in self._names else None
+        if name in self._names or _may_be_marked(plugin, name):
+            return super().parse_hookimpl_opts(plugin, name)
+        return None
 
     def parse_hookspec_opts(self, module_or_class: object, name: str) -> HookspecOpts | None:
         """Return what marks a specification."""
         if name not in self._names:
             return None
         return super().parse_hookspec_opts(cast("type", module_or_class), name)
+
+
+def _may_be_marked(plugin: object, name: str) -> bool:
+    """Whether a module's function may be a hook under another name; no guard looks at modules."""
+    kinds = (FunctionType, MethodType, staticmethod, classmethod)
+    return isinstance(plugin, ModuleType) and isinstance(vars(plugin).get(name), kinds)
 
 
 @hookspec(firstresult=True)

@@ -653,6 +653,8 @@ def odd_parts() -> dict[str, object]:
     """
     meta = type("Meta", (type,), {"above": 1, "__getattr__": _explode})
     hiding = type("Hiding", (type,), {"__dict__": {"invented": 1}})
+    shorten = {"__mro__": property(lambda cls: (cls,))}
+    shortening = type("Shortening", (type(Keys),), shorten)
     another = type("Another", (), {})
     return {
         "another dictionary": type("Odd", (), {"__dict__": {"invented": 1}, "own": 1})(),
@@ -663,6 +665,7 @@ def odd_parts() -> dict[str, object]:
         )(),
         "a slot for the dictionary": type("Odd", (), {"__slots__": ("__dict__",)})(),
         "a metaclass that raises": meta("Odd", (), {"own": 1})(),
+        "a metaclass that shortens": shortening("Odd", (Keys,), {"own": 1})(),
         "a metaclass that hides": hiding("Odd", (), {"own": 1})(),
     }
 

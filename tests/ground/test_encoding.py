@@ -72,10 +72,21 @@ def test_same_bytes_sees_every_bit(place: int) -> None:
         assert not same_bytes(data, bytes(changed))
 
 
-def test_same_bytes_takes_constant_time() -> None:
-    """It is what `hmac.compare_digest` is where Python has no OpenSSL, and no `==`."""
+def test_same_bytes_takes_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks what `hmac.compare_digest` is where Python has no OpenSSL, and no `==`."""
     operator = pytest.importorskip("_operator")
-    assert vars(encoding)["_compare"] is operator._compare_digest
+    genuine = vars(encoding)["_compare"]
+    assert genuine is operator._compare_digest
+    asked: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        asked.append((one, other))
+        return bool(genuine(one, other))
+
+    monkeypatch.setattr(encoding, "_compare", compare)
+    assert same_bytes(b"ab", b"ab")
+    assert not same_bytes(b"ab", b"ac")
+    assert asked == [(b"ab", b"ab"), (b"ab", b"ac")]
 
 
 def test_same_bytes_does_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
