@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import NoReturn, TypeVar, cast
 
 import msgspec
@@ -36,7 +37,6 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
 """How a duration is written, as a regular expression."""
 
-_DURATION = re.compile(DURATION_PATTERN)
 _TABLES = ("development", "backends", "keys", "policies", "secrets", "cache", "audit")
 _NOT_BUILT = {"audit": frozenset({"required", "path", "wrap_with"})}
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -239,7 +239,10 @@ class _Reader:
         return table
 
     def _convert(self, where: str, table: Table, kind: type[_T]) -> _T:
-        self._check_keys(where, table, [field.name for field in msgspec.structs.fields(kind)])
+        self._check_keys(where, table, kind.__struct_fields__)
+        if not table:
+            with suppress(TypeError, ValueError):  # what is missing is told below
+                return kind()
         failure: str
         try:
             return msgspec.convert(table, kind, dec_hook=_from_text)
@@ -301,7 +304,7 @@ def parse_duration(value: object) -> Duration:
     >>> parse_duration("5m")
     300.0
     """
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    found = re.fullmatch(DURATION_PATTERN, value) if isinstance(value, str) else None
     if found is None:
         raise ValueError('a duration is written like "60s", "5m", "1h" or "30d"')
     return Duration(int(found[1]) * _UNITS[found[2]])

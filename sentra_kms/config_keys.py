@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import msgspec
 
@@ -20,28 +20,27 @@ from sentra_kms.settings import (
 )
 
 _RING_AUTH_TYPES = frozenset({"local", "memory"})
-_POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-_BRACES = re.compile("[{}]")
+_POLICY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}"
 _T = TypeVar("_T", bound=msgspec.Struct)
 
+if TYPE_CHECKING:
 
-class Convert(Protocol):
-    """Makes a record of a table; refuses what does not fit, naming the place."""
+    class Convert(Protocol):
+        """Makes a record of a table; refuses what does not fit, naming the place."""
 
-    def __call__(self, where: str, table: Table, kind: type[_T]) -> _T:
-        """Convert."""
-        ...
+        def __call__(self, where: str, table: Table, kind: type[_T]) -> _T:
+            """Convert."""
+            ...
+
+    class Refuse(Protocol):
+        """Raises `ConfigurationError` about a place of the environment."""
+
+        def __call__(self, where: str, what: str) -> NoReturn:
+            """Refuse."""
+            ...
 
 
-class Refuse(Protocol):
-    """Raises `ConfigurationError` about a place of the environment."""
-
-    def __call__(self, where: str, what: str) -> NoReturn:
-        """Refuse."""
-        ...
-
-
-class Checks(NamedTuple):
+class Checks(msgspec.Struct, frozen=True):
     """What the reader of an environment lends: how to convert, refuse, and know a backend."""
 
     subtable: Callable[[str], Table]
@@ -90,7 +89,7 @@ class _KeysReader:
         where = f"policies.{name}"
         if name == DEFAULT_POLICY:
             self._checks.refuse(where, "the default policy is what [keys] says: write it there")
-        if _POLICY_NAME.fullmatch(name) is None:
+        if re.fullmatch(_POLICY_NAME, name) is None:
             self._checks.refuse(
                 where, "a policy's name is letters, digits, '.', '_' and '-', 120 at most"
             )
@@ -127,7 +126,7 @@ class _KeysReader:
         for field, names in (("wrap_with", given.wrap_with), ("unwrap_with", given.unwrap_with)):
             for kek in names or ():
                 self._checks.known_backend(f"{where}.{field}", kek.backend)
-                if _BRACES.search(kek.key.replace(TENANT_PLACE, "")) is not None:
+                if not {"{", "}"}.isdisjoint(kek.key.replace(TENANT_PLACE, "")):
                     self._checks.refuse(
                         f"{where}.{field}",
                         f"'{kek}' has braces: the only ones in a KEK's name are {TENANT_PLACE}",

@@ -6,15 +6,16 @@ And what may not go to another process any other way.
 from __future__ import annotations
 
 import os
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 from weakref import WeakSet
 
+if TYPE_CHECKING:
 
-class Forked(Protocol):
-    """Anything that has to be told in the child."""
+    class Forked(Protocol):
+        """Anything that has to be told in the child."""
 
-    def after_fork(self) -> None:
-        """Run in the child, while it has one thread."""
+        def after_fork(self) -> None:
+            """Run in the child, while it has one thread."""
 
 
 class ProcessBound:

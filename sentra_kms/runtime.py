@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Self
 
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
-from sentra_kms.events import Event
 from sentra_kms.forks import ProcessBound, tell_after_fork
-from sentra_kms.health import Health
-from sentra_kms.health import examine as examine_backends
 from sentra_kms.hooktypes import Finding
-from sentra_kms.keys.background import Runner
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
-from sentra_kms.observers import Observers, find_observer
 from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import AuthSource, Settings
 from sentra_kms.wiring import Ground, Wiring, wrapping_keks
 
 if TYPE_CHECKING:
     from sentra_kms.binding import Binding
+    from sentra_kms.events import Event
+    from sentra_kms.health import Health
+    from sentra_kms.keys.background import Runner
+    from sentra_kms.observers import Observers
     from sentra_kms.secrets.documents import Spawn
     from sentra_kms.secrets.manager import SecretManager
 
@@ -74,12 +73,10 @@ class KMS(ProcessBound):
         self.environment: str = settings.environment
         self._source = source
         self._now = now
-        self._observers = Observers(
-            [(name, find_observer(name)) for name in settings.audit.observers]
-        )
-        self._ground = Ground(
-            clock=clock, now=now, emit=emit or self._observers.emit, states=states
-        )
+        self._observers = _observers(settings.audit.observers)
+        if emit is None and self._observers is not None:
+            emit = self._observers.emit
+        self._ground = Ground(clock=clock, now=now, emit=emit, states=states)
         self._wiring = Wiring(settings, self._ground)
         plan = self._wiring.plan
         self._keys = (
@@ -149,6 +146,8 @@ class KMS(ProcessBound):
         For the probes of an orchestrator: an answer holds for 5 s, however often it is asked for,
         and who asks meanwhile waits for the one that is being found.
         """
+        from sentra_kms.health import Health  # most processes are asked later, if ever
+
         if self._closed:
             return Health(live=False, ready=False, backends=())
         wiring = self._wiring
@@ -159,10 +158,12 @@ class KMS(ProcessBound):
         return kept[1] if kept is not None and self._now() < kept[0] + _HEALTH_TIME else None
 
     def _asked_health(self, wiring: Wiring) -> Health:
+        from sentra_kms.health import Health, examine
+
         kept = self._kept_health()  # by who asked while this thread looked
         if kept is not None:
             return kept
-        examined = examine_backends(wiring)
+        examined = examine(wiring)
         ready = examined.suffices or (self._keys is not None and self._keys.can_coast())
         found = Health(live=True, ready=ready, backends=examined.backends)
         if self._wiring is wiring:  # else it is of backends that were
@@ -240,7 +241,8 @@ class KMS(ProcessBound):
             failures = self._wiring.close()
             for retiring in list(self._retiring):
                 failures += retiring.end()
-        self._observers.close()
+        if self._observers is not None:
+            self._observers.close()
         if failures:
             raise failures[0]
 
@@ -334,6 +336,14 @@ class _Retiring:
         with suppress(ValueError):  # the timer and a close may come at once
             self._among.remove(self)
         return self._before.close(self._after)
+
+
+def _observers(names: Sequence[str]) -> Observers | None:
+    if not names:
+        return None
+    from sentra_kms.observers import Observers, find_observer
+
+    return Observers([(name, find_observer(name)) for name in names])
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:

@@ -1,6 +1,7 @@
 """A checked configuration as records: what `config` makes and `runtime` builds from."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: msgspec would compile and evaluate each of them
+# anew, a millisecond of each start.
 
 from typing import Annotated, Self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,8 +69,8 @@ def test_every_backend_is_closed_though_some_fail(
     fail_to_close(monkeypatch, {name: RuntimeError(name) for name in failing})
     kms: KMS = request.getfixturevalue("three")
     closed: list[str] = []
-    observers: Any = kms._observers
-    monkeypatch.setattr(observers, "close", lambda: closed.append("observers"))
+    observers = SimpleNamespace(close=lambda: closed.append("observers"))
+    monkeypatch.setattr(kms, "_observers", observers)
     held = [master_keys(kms, name) for name in NAMES]
     assert all(held)
     with pytest.raises(PluginError, match="RuntimeError") as caught:

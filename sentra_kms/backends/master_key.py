@@ -6,11 +6,8 @@ its own. The formats are specified in `docs/spec/ring.md`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import re
-from unicodedata import category
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,8 +27,8 @@ _MAGIC = b"SKW\x01\x00"  # format 1, alg 0: under a master key
 _SALT_SIZE = 16
 _KEY_SIZE = 32
 _WRAP_SIZE = len(_MAGIC) + _SALT_SIZE + _KEY_SIZE + 16
-_HEX = re.compile(r"[0-9A-Fa-f]{64,}")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_HEX = r"[0-9A-Fa-f]{64,}"
+_BASE64 = r"[A-Za-z0-9+/_-]+={0,2}"
 _ADVICE = "make one with `sentra-kms keygen`"
 
 
@@ -124,6 +121,8 @@ def _strip_newline(key: KeyMaterial) -> KeyMaterial:
 def _is_text(key: KeyMaterial) -> bool:
     # Wider than ASCII, so that a pass-phrase in any language is caught, with a byte order mark or
     # joined emoji in it. Of random keys not one in 10^11 decodes without a control character.
+    from unicodedata import category
+
     try:
         return all(c.isspace() or category(c) != "Cc" for c in key.reveal().decode("utf-8"))
     except UnicodeDecodeError:
@@ -132,16 +131,18 @@ def _is_text(key: KeyMaterial) -> bool:
 
 def _is_encoded(key: KeyMaterial) -> bool:
     try:
-        if _HEX.fullmatch(key.reveal().decode("ascii")) is not None:
+        if re.fullmatch(_HEX, key.reveal().decode("ascii")) is not None:
             return True
-        if _BASE64.fullmatch(key.reveal().decode("ascii")) is None:
+        if re.fullmatch(_BASE64, key.reveal().decode("ascii")) is None:
             return False
         return len(_base64_of_either_kind(key).reveal()) >= MIN_MASTER_KEY
-    except (UnicodeDecodeError, binascii.Error):
+    except ValueError:  # neither ASCII nor base64
         return False
 
 
 def _base64_of_either_kind(key: KeyMaterial) -> KeyMaterial:
+    import base64
+
     padding = b"=" * (-len(key.reveal().rstrip(b"=")) % 4)
     return KeyMaterial(
         base64.b64decode(

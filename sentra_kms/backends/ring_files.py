@@ -14,7 +14,6 @@ import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from heapq import nsmallest
 
 from sentra_kms.backends.file_system import refuse_network_file_system
 from sentra_kms.backends.revision import expect_revision, revision_of
@@ -37,8 +36,8 @@ _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _SUFFIX = ".ring"
 _RANDOM = "[a-z0-9_]{8}"
-_LEFT_BEHIND = re.compile(rf"\.[a-z0-9=._-]+\.{_RANDOM}\.tmp")
-_LOCK = re.compile(r"\.[a-z0-9=._-]+\.lock")
+_LEFT_BEHIND = rf"\.[a-z0-9=._-]+\.{_RANDOM}\.tmp"
+_LOCK = r"\.[a-z0-9=._-]+\.lock"
 _LOCK_POLL = 0.002  # seconds between two tries at a lock
 _NOT_OURS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
 _NO_ACCESS = {errno.EACCES, errno.EPERM}
@@ -115,6 +114,8 @@ class RingFiles(RingHooks, RingHistoryHooks, PartHooks):
     @hookimpl
     def list_rings(self, cursor: str | None, limit: int, timeout: float) -> RingPage:
         """List tenants in the order of their ids; foreign files are passed over."""
+        from heapq import nsmallest
+
         try:
             with self._opened() as folder, os.scandir(folder) as entries:
                 names = (tenant_of(entry.name) for entry in entries)
@@ -158,14 +159,14 @@ class RingFiles(RingHooks, RingHistoryHooks, PartHooks):
     def _look_at(self, entry: os.DirEntry[str]) -> Finding | None:
         path = os.path.join(self._directory, entry.name)
         if tenant_of(entry.name) is None:
-            if _LEFT_BEHIND.fullmatch(entry.name) is not None:
+            if re.fullmatch(_LEFT_BEHIND, entry.name) is not None:
                 return Finding(
                     "warning",
                     path,
                     "was left behind by a writer that was killed; it may hold wrapped keys",
                     "remove it once no writer is at work",
                 )
-            if _LOCK.fullmatch(entry.name) is not None:
+            if re.fullmatch(_LOCK, entry.name) is not None:
                 return None
             return Finding(
                 "warning", path, "is no key ring and is never read", "keep it somewhere else"

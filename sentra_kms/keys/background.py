@@ -5,25 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sentra_kms.errors import KMSError
 from sentra_kms.forks import tell_after_fork
 
 THREADS = 4
 
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
-class Runner(Protocol):
-    """Runs work later, once for a name at a time."""
+    _Work = tuple[object, Callable[[], object]]
 
-    def submit(self, name: object, work: Callable[[], object]) -> None:
-        """Take work."""
-        ...
+    class Runner(Protocol):
+        """Runs work later, once for a name at a time."""
 
-    def close(self) -> None:
-        """Drop what is not begun, and take no more."""
-        ...
+        def submit(self, name: object, work: Callable[[], object]) -> None:
+            """Take work."""
+            ...
+
+        def close(self) -> None:
+            """Drop what is not begun, and take no more."""
+            ...
 
 
 class Background:
@@ -42,29 +45,35 @@ class Background:
     def after_fork(self) -> None:
         """Start anew: the threads stayed in the parent."""
         self._lock = threading.RLock()  # a signal handler may close while work is taken
-        self._work: SimpleQueue[tuple[object, Callable[[], object]] | None] = SimpleQueue()
+        self._work: SimpleQueue[_Work | None] | None = None
         self._names: set[object] = set()
         self._threads = 0
 
     def submit(self, name: object, work: Callable[[], object]) -> None:
         """Do `work` soon, unless work of this name is waiting or under way."""
+        from queue import SimpleQueue  # nothing is fetched ahead until long after a start
+
         with self._lock:
             if self._closed or name in self._names:
                 return
+            made: SimpleQueue[_Work | None] = SimpleQueue()
+            queue = self._work = self._work or made  # a signal handler may have been first
             self._names.add(name)
-            self._work.put((name, work))
+            queue.put((name, work))
             if self._is_closed():  # by a signal handler, just now
                 self._drop()
                 return
             begin = self._threads < min(self._most, len(self._names))
             self._threads += begin
         if begin:
-            self._begin()
+            self._begin(queue)
 
     def close(self) -> None:
         """Drop what is not begun; a thread at work ends after it."""
         with self._lock:
             self._closed = True
+            if self._work is None:
+                return
             self._drop()
             for _ in range(self._threads):
                 self._work.put(None)
@@ -72,8 +81,10 @@ class Background:
     def _is_closed(self) -> bool:
         return self._closed
 
-    def _begin(self) -> None:
-        thread = threading.Thread(target=self._run, name="sentra-kms-refresh", daemon=True)
+    def _begin(self, queue: SimpleQueue[_Work | None]) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(queue,), name="sentra-kms-refresh", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:  # the process is at its end, or at its bound of threads
@@ -83,14 +94,18 @@ class Background:
                     self._drop()
 
     def _drop(self) -> None:
+        if self._work is None:
+            return
+        from queue import Empty
+
         with suppress(Empty):
             while True:
                 taken = self._work.get_nowait()
                 if taken is not None:
                     self._names.discard(taken[0])
 
-    def _run(self) -> None:
-        while (taken := self._work.get()) is not None:
+    def _run(self, queue: SimpleQueue[_Work | None]) -> None:
+        while (taken := queue.get()) is not None:
             name, work = taken
             try:
                 with suppress(KMSError):

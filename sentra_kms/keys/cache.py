@@ -12,18 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from sys import intern
+from typing import TYPE_CHECKING
 
 from sentra_kms.errors import KeyUnavailable, KMSError, ServiceUnavailable
-from sentra_kms.keys.background import Background, Runner
+from sentra_kms.keys.background import Background
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
 from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Epoch, Opener
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.ring import Ring, Version
-from sentra_kms.keys.source import Bounds, NotAtHandError, Source
+from sentra_kms.keys.source import Bounds, NotAtHandError
 from sentra_kms.keys.times import Times
 from sentra_kms.material import KeyMaterial
+
+if TYPE_CHECKING:
+    from sentra_kms.keys.background import Runner
+    from sentra_kms.keys.source import Source
 
 RELOAD_INTERVAL = 1.0  # seconds between forced reloads of one tenant's ring
 _AHEAD = 0.8  # of a TTL; then it is fetched anew before anybody has to wait

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import ConfigurationError, Conflict, KMSError, MalformedInput
@@ -23,14 +24,14 @@ Change = Callable[[Loaded], Ring | None]
 """From a ring as it was read to the ring to save, `None` to leave it as it is."""
 
 
-class Made(NamedTuple):
+class Made(msgspec.Struct, frozen=True):
     """A new key, and the version that holds it."""
 
     version: Version
     key: KeyMaterial
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True):
     """What the configuration says of keys: the store, and the KEKs of each policy."""
 
     store: RingStore

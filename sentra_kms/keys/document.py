@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
-from cryptography.hazmat.primitives.constant_time import bytes_eq
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from sentra_kms.derive import Label, derive
-from sentra_kms.encoding import lp
+from sentra_kms.encoding import lp, same_bytes
 from sentra_kms.errors import KMSError, RingRejected
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.material import KeyMaterial
@@ -86,7 +85,7 @@ class Authenticator:
             _reject(tenant, _what_header(document))
         key = self._find(_ring_of(tenant), tenant, header[1].decode("ascii"))
         payload = document[header.end() :]
-        if not bytes_eq(key.mac(tenant, payload), bytes.fromhex(header[2].decode("ascii"))):
+        if not same_bytes(key.mac(tenant, payload), bytes.fromhex(header[2].decode("ascii"))):
             _reject(
                 tenant,
                 "its MAC is wrong: it was changed, or is another tenant's, since it was saved. "
@@ -103,7 +102,7 @@ class Authenticator:
     ) -> None:
         """Raise `RingRejected` unless the key of this auth id made the MAC; `what` names whose."""
         key = self._find(what, tenant, auth_id)
-        if not bytes_eq(key.mac_under(label, tenant, data), mac):
+        if not same_bytes(key.mac_under(label, tenant, data), mac):
             _refuse(what, tenant, "its MAC is wrong: it was changed since it was made")
 
     def signs_as(self, auth_id: str) -> bool:

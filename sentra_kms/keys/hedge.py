@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sentra_kms.errors import KMSError, afresh
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 HEDGE_AFTER = 2.0
 """Seconds after which the next is asked although the one before has not failed yet."""
@@ -39,6 +41,8 @@ def first_answer(
             return asks[0](), []
         except KMSError as error:
             return None, [afresh(error)]
+    from queue import Empty, SimpleQueue  # a single one needs none
+
     outcomes: SimpleQueue[T | KMSError | BaseException] = SimpleQueue()
     failures: list[KMSError] = []
     begun = 0

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 from sentra_kms.errors import KeyUnavailable, MalformedInput
 from sentra_kms.forks import ProcessBound
-from sentra_kms.keys import states
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.changes import Rings
-from sentra_kms.keys.info import RingInfo, ring_info
 from sentra_kms.keys.ring import Ring, Version, with_policy, with_versions
 from sentra_kms.keys.store import Loaded
 from sentra_kms.keys.wrapping import Wrapping
@@ -22,6 +20,7 @@ from sentra_kms.tenant import check_tenant
 if TYPE_CHECKING:
     from sentra_kms.keys.backup import BackupReport
     from sentra_kms.keys.destruction import DestroyReport, Destruction, Shredded
+    from sentra_kms.keys.info import RingInfo
     from sentra_kms.keys.receipt import Receipt
     from sentra_kms.keys.restore_report import RestoreReport
 
@@ -107,10 +106,14 @@ class Lifecycle(ProcessBound):
         disabled: rotate first. Raises `KeyNotFound`, `KeyUnavailable` for one that is scheduled
         or destroyed, `UnsupportedOperation` for the primary one, and as `rotate` does.
         """
+        from sentra_kms.keys import states
+
         return self._to_state(tenant, lambda ring: states.disabled(ring, version))
 
     def enable(self, tenant: str, version: int) -> RingInfo:
         """Let a disabled version decrypt again; raises as `disable` does."""
+        from sentra_kms.keys import states
+
         return self._to_state(tenant, lambda ring: states.enabled(ring, version))
 
     def schedule_destroy(self, tenant: str, version: int, after: timedelta) -> RingInfo:
@@ -120,6 +123,8 @@ class Lifecycle(ProcessBound):
         is scheduled already keeps its time. `after` is from nothing to ten years. Raises as
         `disable` does, and `MalformedInput`.
         """
+        from sentra_kms.keys import states
+
         if type(after) is not timedelta or not timedelta(0) <= after <= _MAX_GRACE:
             raise MalformedInput("after is a timedelta from 0 to 3650 days, the time of grace")
         when = self._clock() + after.total_seconds()
@@ -127,6 +132,8 @@ class Lifecycle(ProcessBound):
 
     def cancel_destroy(self, tenant: str, version: int) -> RingInfo:
         """Take a scheduled version back; it is disabled then. Raises as `disable` does."""
+        from sentra_kms.keys import states
+
         return self._to_state(tenant, lambda ring: states.taken_back(ring, version))
 
     def destroy_due(self) -> DestroyReport:
@@ -246,5 +253,7 @@ class Lifecycle(ProcessBound):
         return self._info(ring)
 
     def _info(self, ring: Ring) -> RingInfo:
+        from sentra_kms.keys.info import ring_info
+
         policy = self._rings.policy(ring)
         return ring_info(ring, None if policy is None else policy.rotate_after, self._clock())

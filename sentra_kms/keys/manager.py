@@ -16,11 +16,8 @@ from sentra_kms.errors import (
     RingRejected,
     TenantNotFound,
 )
-from sentra_kms.keys import states
-from sentra_kms.keys.background import Runner
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.changes import KeySource, Made, Plan, Rings, check_request
-from sentra_kms.keys.info import RingInfo
 from sentra_kms.keys.lifecycle import Lifecycle
 from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import Ring, first_ring, with_version
@@ -33,6 +30,8 @@ from sentra_kms.tenant import check_tenant
 
 if TYPE_CHECKING:
     from sentra_kms.keys.aio import AsyncKeyManager
+    from sentra_kms.keys.background import Runner
+    from sentra_kms.keys.info import RingInfo
 
 _MAX_GRACE = timedelta(days=3650)
 _MAX_HANDLES = 4096
@@ -158,6 +157,8 @@ class KeyManager(Lifecycle):
         `TenantNotFound`, `KeyUnavailable` for a shredded tenant, `RingRejected` (also when the
         ring is full), `Conflict` after 30 s of lost races, and what the store or the KEKs raise.
         """
+        from sentra_kms.keys import states
+
         check_tenant(tenant)
         if request_id is not None:
             check_request(request_id)

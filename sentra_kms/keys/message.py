@@ -17,10 +17,9 @@ from itertools import islice, repeat
 from operator import length_hint
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from sentra_kms.derive import derive
-from sentra_kms.encoding import lp, u32
+from sentra_kms.encoding import lp, same_bytes, u32
 from sentra_kms.errors import DecryptionFailed, MalformedInput
 from sentra_kms.material import KeyMaterial
 
@@ -92,7 +91,7 @@ class Opener:
     def __init__(self, key: KeyMaterial, tenant: str, prefix: bytes, deadline: float) -> None:
         header, salt = prefix[:HEADER_SIZE], prefix[HEADER_SIZE : HEADER_SIZE + SALT_SIZE]
         block = _derive(key, tenant, header, salt)
-        if not bytes_eq(block.reveal()[32:], prefix[HEADER_SIZE + SALT_SIZE :]):
+        if not same_bytes(block.reveal()[32:], prefix[HEADER_SIZE + SALT_SIZE :]):
             raise DecryptionFailed(FAILED, subject=tenant)
         self.version: int = version_of(prefix)
         self.prefix: bytes = prefix

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -23,29 +23,31 @@ class Bounds(msgspec.Struct, frozen=True):
     max_keys: int
 
 
-class Source(Protocol):
-    """Where rings and keys come from."""
+if TYPE_CHECKING:
 
-    def load(self, tenant: str) -> tuple[Ring, str]:
-        """Read and verify a ring; return it and its place: nothing for the main store."""
-        ...
+    class Source(Protocol):
+        """Where rings and keys come from."""
 
-    def failed_at(self, error: KMSError) -> str:
-        """Return the place of the store that did not answer."""
-        ...
+        def load(self, tenant: str) -> tuple[Ring, str]:
+            """Read and verify a ring; return it and its place: nothing for the main store."""
+            ...
 
-    def seen(self, tenant: str) -> int:
-        """Return the highest sequence of a tenant's ring that was read or saved here."""
-        ...
+        def failed_at(self, error: KMSError) -> str:
+            """Return the place of the store that did not answer."""
+            ...
 
-    def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
-        """Ask a KEK for a key."""
-        ...
+        def seen(self, tenant: str) -> int:
+            """Return the highest sequence of a tenant's ring that was read or saved here."""
+            ...
 
-    def key_ttl(self, policy: str) -> float:
-        """Return how long keys of a policy are held, in seconds."""
-        ...
+        def unwrap(self, ring: Ring, version: Version) -> KeyMaterial:
+            """Ask a KEK for a key."""
+            ...
 
-    def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
-        """Whether everybody who could unwrap failed a moment ago."""
-        ...
+        def key_ttl(self, policy: str) -> float:
+            """Return how long keys of a policy are held, in seconds."""
+            ...
+
+        def is_out_of_reach(self, ring: Ring, version: Version) -> bool:
+            """Whether everybody who could unwrap failed a moment ago."""
+            ...

@@ -27,37 +27,36 @@ from sentra_kms.keys.ring import Ring, decode, encode, format_time, moved, moved
 from sentra_kms.keys.seen import Seen
 from sentra_kms.tenant import check_tenant
 
+_PAGE = 10_000  # tenants asked for at once
+
 if TYPE_CHECKING:
     from sentra_kms.keys.receipt import Remains
 
-_PAGE = 10_000  # tenants asked for at once
+    class RingService(Protocol):
+        """What the store needs of a bound backend."""
 
+        name: str
+        operations: frozenset[str]
 
-class RingService(Protocol):
-    """What the store needs of a bound backend."""
+        def load_ring(self, tenant: str) -> StoredRing:
+            """Load."""
+            ...
 
-    name: str
-    operations: frozenset[str]
+        def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
+            """Save by compare-and-set; return the new revision."""
+            ...
 
-    def load_ring(self, tenant: str) -> StoredRing:
-        """Load."""
-        ...
+        def delete_ring(self, tenant: str, expected: str) -> None:
+            """Delete by compare-and-set."""
+            ...
 
-    def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
-        """Save by compare-and-set; return the new revision."""
-        ...
+        def list_rings(self, cursor: str | None, limit: int) -> RingPage:
+            """List a page."""
+            ...
 
-    def delete_ring(self, tenant: str, expected: str) -> None:
-        """Delete by compare-and-set."""
-        ...
-
-    def list_rings(self, cursor: str | None, limit: int) -> RingPage:
-        """List a page."""
-        ...
-
-    def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
-        """Erase earlier revisions; say what remains."""
-        ...
+        def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
+            """Erase earlier revisions; say what remains."""
+            ...
 
 
 class Loaded(msgspec.Struct, frozen=True):

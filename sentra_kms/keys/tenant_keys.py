@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from os import urandom
-from struct import iter_unpack
 from typing import ClassVar
 
 from cryptography.exceptions import InvalidTag
@@ -138,6 +137,8 @@ class TenantKeys(ProcessBound):
 
         Cheaper than as many calls. Raises as `encrypt` does; then nothing is returned.
         """
+        from struct import iter_unpack
+
         plains = [check_plaintext(plaintext) for plaintext in plaintexts]
         aads = self._encoded(contexts, len(plains))
         # Drawn for this call alone, and used up by it.

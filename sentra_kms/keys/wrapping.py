@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from sentra_kms.context import WrapContext
+from sentra_kms.encoding import same_bytes
 from sentra_kms.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -38,21 +38,22 @@ _DOES_NOT_WORK = (
 )
 """What `min_wraps` lets a KEK fail with: its state, not a fault of ours or of its plugin."""
 
+if TYPE_CHECKING:
 
-class KeyService(Protocol):
-    """What wrapping needs of a bound backend."""
+    class KeyService(Protocol):
+        """What wrapping needs of a bound backend."""
 
-    def wrap_key(self, key: str, material: KeyMaterial, context: WrapContext) -> WrappedKey:
-        """Wrap."""
-        ...
+        def wrap_key(self, key: str, material: KeyMaterial, context: WrapContext) -> WrappedKey:
+            """Wrap."""
+            ...
 
-    def unwrap_key(self, key: str, wrapped: WrappedKey, context: WrapContext) -> KeyMaterial:
-        """Unwrap; 32 bytes."""
-        ...
+        def unwrap_key(self, key: str, wrapped: WrappedKey, context: WrapContext) -> KeyMaterial:
+            """Unwrap; 32 bytes."""
+            ...
 
-    def describe_key(self, key: str) -> KeyDescription:
-        """Say what a wrap made now would record."""
-        ...
+        def describe_key(self, key: str) -> KeyDescription:
+            """Say what a wrap made now would record."""
+            ...
 
 
 class Wrapped(msgspec.Struct, frozen=True):
@@ -189,7 +190,7 @@ class Wrapping:
             raise
         if time.monotonic() - begun < self._hedge_after:
             self._outages.worked(kek)  # who answers later than that is better asked last
-        if not bytes_eq(check_value(material, where), version.check):
+        if not same_bytes(check_value(material, where), version.check):
             raise RingRejected(
                 f"'{kek}' unwrapped a key that is not version {where.version} of the ring of "
                 f"'{where.tenant}': its check value differs",

@@ -13,7 +13,6 @@ from sentra_kms.errors import KMSError, MalformedInput, PluginError, afresh
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
-from sentra_kms.secrets.transforms import pick_field
 
 MAX_SECRET = 1024 * 1024  # bytes, of a whole document
 MAX_AT_ONCE = 8  # documents that one call fetches at a time
@@ -30,7 +29,11 @@ Outcome = SecretValue | KMSError
 def fetch_value(bound: Bound, reference: Reference) -> KeyMaterial:
     """Return a reference's bytes, its field picked out; the source is asked each time."""
     found = fetch_document(bound, reference.document)
-    return pick_field(found.data, reference) if reference.keys else found.data
+    if not reference.keys:
+        return found.data
+    from sentra_kms.secrets.transforms import pick_field  # a master key is a document of its own
+
+    return pick_field(found.data, reference)
 
 
 def fetch_document(bound: Bound, document: Reference) -> SecretValue:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pluggy
 import pytest
 
 from sentra_kms.errors import PluginError
-from sentra_kms.guard import PROTOCOLS, SPECIFICATIONS, check_parts
+from sentra_kms.guard import PROTOCOLS, SPECIFICATIONS, _members, check_parts
 from sentra_kms.hookspecs import (
     PROJECT,
     BatchKeyHooks,
@@ -541,6 +544,175 @@ def test_property_is_not_evaluated() -> None:
         raise AssertionError("the guard ran a property")
 
     assert bind(lambda: part(client=property(explode))).operations
+
+
+class Shadowed:
+    """Data descriptors win over the instance's own attributes, all else loses."""
+
+    def __init__(self) -> None:
+        names = ("ruled", "method", "constant", "callable", "new")
+        vars(self).update(dict.fromkeys(names, "own"))
+
+    ruled = property(id)
+    method = fresh()
+    constant = 3
+    callable = Inventive()
+
+
+class Slotted:
+    """Keeps one attribute in a slot, and has none beside."""
+
+    __slots__ = ("client", "never_set")
+    constant = 3
+
+    def __init__(self) -> None:
+        self.client = Inventive()
+
+
+class HalfSlotted(Slotted):
+    """Keeps others beside the slots that it inherits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vars(self)["client"] = "hidden by the slot"
+        self.beside = 1
+
+
+class Abstract(ABC):
+    """A base that demands a method."""
+
+    @abstractmethod
+    def method(self) -> None:
+        """Do something."""
+
+
+class Concrete(Abstract):
+    """Has it."""
+
+    def method(self) -> None:
+        """Do nothing."""
+
+
+class Listing:
+    """Tells names of its own choice, also twice and of what is not there."""
+
+    kept = 1
+    hidden = 2
+
+    def __dir__(self) -> list[str]:
+        return ["kept", "absent", "kept"]
+
+
+class Proxy(Inventive):
+    """Has whatever is asked for, and some things of its own."""
+
+    method = fresh()
+
+    def __init__(self) -> None:
+        self.client = Inventive()
+
+
+class Overheard(dict[str, Any]):
+    """A dictionary that notices who asks it."""
+
+    def items(self, *args: object) -> Any:
+        """Fail."""
+        raise AssertionError("the guard asked a dictionary of the part's")
+
+    get = values = __getitem__ = items
+
+
+class WithOverheard:
+    """An instance whose attributes are in such a dictionary."""
+
+    def __init__(self) -> None:
+        self.__dict__ = Overheard(own=1, method="own")
+
+    method = fresh()
+
+
+class Inquisitive:
+    """Would run code for each attribute."""
+
+    own = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"__class__", "__dir__", "__dict__"}:
+            return object.__getattribute__(self, name)
+        raise AssertionError(f"the guard asked for {name}")
+
+
+def _explode(self: object, *args: object) -> Any:
+    raise AssertionError("the guard ran code of the part's")
+
+
+def odd_parts() -> dict[str, object]:
+    """Return instances of classes that keep attributes in their own way.
+
+    Made in here, since whoever looks for doctests in a module's classes stumbles over them.
+    """
+    meta = type("Meta", (type,), {"above": 1, "__getattr__": _explode})
+    hiding = type("Hiding", (type,), {"__dict__": {"invented": 1}})
+    shorten = {"__mro__": property(lambda cls: (cls,))}
+    shortening = type("Shortening", (type(Keys),), shorten)
+    another = type("Another", (), {})
+    return {
+        "another dictionary": type("Odd", (), {"__dict__": {"invented": 1}, "own": 1})(),
+        "no dictionary": type("Odd", (), {"__dict__": None, "own": 1})(),
+        "a computed dictionary": type("Odd", (), {"__dict__": property(_explode), "own": 1})(),
+        "the dictionary of another class": type(
+            "Odd", (), {"__dict__": vars(another)["__dict__"]}
+        )(),
+        "a slot for the dictionary": type("Odd", (), {"__slots__": ("__dict__",)})(),
+        "a metaclass that raises": meta("Odd", (), {"own": 1})(),
+        "a metaclass that shortens": shortening("Odd", (Keys,), {"own": 1})(),
+        "a metaclass that hides": hiding("Odd", (), {"own": 1})(),
+    }
+
+
+def _module() -> ModuleType:
+    made = ModuleType("made")
+    vars(made).update(describe_key=fresh(), client=Inventive())
+    return made
+
+
+MEMBERS: dict[str, Callable[[], object]] = {
+    each.__name__: each
+    for each in (
+        Keys, BatchKeys, Rings, HistoryRings, Secrets, Shadowed, Slotted, HalfSlotted, Concrete,
+        Listing, Proxy, WithOverheard, Inquisitive, Inventive, Unwilling, object, dict, ValueError,
+        property, _module,
+    )
+}  # fmt: skip
+MEMBERS |= {
+    "a part of many members": part,
+    "a hook on the instance": lambda: _instance_with(hookimpl(fresh())),
+    "a class-level callable": type("Held", (), {"client": Inventive()}),
+    "a partial": lambda: functools.partial(fresh()),
+    "a function": fresh,
+    "a bound method": lambda: GOOD.describe_key,  # type: ignore[attr-defined]
+}
+
+
+ODD = odd_parts()
+
+
+@pytest.mark.parametrize("name", [*MEMBERS, *ODD])
+def test_members_are_those_of_a_look_for_each(name: str) -> None:
+    """One walk over all names finds what a static look for each of them finds."""
+    made = ODD[name] if name in ODD else MEMBERS[name]()
+    found, expected = _looked(_members, made), _looked(inspect.getmembers_static, made)
+    assert [each for each, _ in found] == [each for each, _ in expected]
+    for (each, one), (_, other) in zip(found, expected, strict=True):
+        # A slot's or a dictionary's descriptor is one object; nothing is bound or computed.
+        assert one is other, each
+
+
+def _looked(look: Callable[[object], list[tuple[str, object]]], made: object) -> list[Any]:
+    try:
+        return look(made)
+    except (AssertionError, AttributeError, TypeError) as error:
+        return [(type(error).__name__, None)]  # asking for the names has run code already
 
 
 @pytest.mark.parametrize("made", [None, 3, "part", {}, (), object(), (Keys(),), iter([Keys()])],

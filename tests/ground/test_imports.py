@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import sentra_kms
+
 HEAVY = ["click", "rich", "asyncio", "filelock", "importlib.metadata"]
 VENDORS = (
     "boto3",
@@ -24,6 +26,48 @@ VENDORS = (
 )
 """Clients; none is a dependency, so each would be there by chance, or by a plugin."""
 
+UNUSED = [
+    "_hashlib",
+    "base64",
+    "concurrent.futures",
+    "hashlib",
+    "heapq",
+    "hmac",
+    "logging",
+    "queue",
+    "secrets",
+    "struct",
+    "unicodedata",
+    "urllib.parse",
+    "sentra_kms.doctor",
+    "sentra_kms.health",
+    "sentra_kms.keys.aio",
+    "sentra_kms.keys.backup",
+    "sentra_kms.keys.backup_file",
+    "sentra_kms.keys.destruction",
+    "sentra_kms.keys.info",
+    "sentra_kms.keys.private_file",
+    "sentra_kms.keys.receipt",
+    "sentra_kms.keys.restore",
+    "sentra_kms.keys.restore_report",
+    "sentra_kms.keys.states",
+    "sentra_kms.keys.warming",
+    "sentra_kms.observers",
+    "sentra_kms.redaction",
+    "sentra_kms.schema",
+    "sentra_kms.secrets.compose",
+    "sentra_kms.secrets.declaration",
+    "sentra_kms.secrets.documents",
+    "sentra_kms.secrets.manager",
+    "sentra_kms.secrets.transforms",
+    "sentra_kms.secrets.watch",
+]
+"""What a process needs for none of its messages, unless the libraries below us have it."""
+
+BELOW = """
+import cryptography.hazmat.primitives.ciphers.aead, cryptography.hazmat.primitives.hmac
+import cryptography.hazmat.primitives.kdf.hkdf, msgspec, pluggy, threading, tomllib
+"""
 IMPORT = "import sentra_kms"
 LOAD = """
 import sentra_kms
@@ -41,6 +85,13 @@ LOAD_FILE = """
 import sentra_kms
 kms = sentra_kms.load(sys.argv[2] + "/sentra-kms.toml", "prod")
 """
+MESSAGES = """
+import sentra_kms
+kms = sentra_kms.load(sys.argv[1], "prod")
+acme = kms.keys.tenant("acme")
+assert acme.decrypt(acme.encrypt(b"text", b"context"), b"context") == b"text"
+kms.close()
+"""
 REPORT = "\nimport json\nprint(json.dumps(sorted(name for name in sys.modules)))"
 TOML = """
 [prod.backends.local]
@@ -57,9 +108,7 @@ def modules(code: str, *arguments: str) -> list[str]:
     """Return the modules that a new interpreter has after running the code."""
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
         [sys.executable, "-c", "import sys\n" + code + REPORT, *arguments],
         env=environment | {"PYTHONPATH": path},
@@ -114,6 +163,30 @@ def test_load_of_a_file_is_light(before: set[str], tmp_path: Path) -> None:
     assert found.isdisjoint(HEAVY)
     assert not vendors(found)
     assert "sentra_kms.backends.memory" not in found
+
+
+def test_first_messages_are_light(tmp_path: Path) -> None:
+    """From a file and keys on disk to a message and back: only what that needs is imported."""
+    master = tmp_path / "master"
+    master.write_bytes(bytes(32))
+    master.chmod(0o600)
+    config = tmp_path / "sentra-kms.toml"
+    # The temporary directory may be on any file system, which only development allows.
+    config.write_text(
+        TOML.replace("/nowhere/key", str(master)).replace(
+            "[prod", "[prod]\ndevelopment = true\n[prod", 1
+        )
+    )
+    with sentra_kms.load(config, "prod") as kms:
+        kms.keys.create("acme")
+    found = set(modules(MESSAGES, str(config)))
+    assert "sentra_kms.keys.message" in found
+    assert found.isdisjoint(set(UNUSED + HEAVY) - set(modules(BELOW)))
+
+
+def test_unused_modules_would_be_seen() -> None:
+    """There are such modules, and the test above sees them when they are imported."""
+    assert set(modules(f"import {', '.join(UNUSED)}")).issuperset(UNUSED)
 
 
 @pytest.mark.parametrize("name", HEAVY)

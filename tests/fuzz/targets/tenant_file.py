@@ -53,5 +53,5 @@ def tenant(text: str) -> None:
         (f".{name}.0a1b2c3d.tmp", ring_files._LEFT_BEHIND),
     ):
         assert len(other) <= 254
-        assert rule.fullmatch(other)
+        assert re.fullmatch(rule, other)
         assert tenant_of(other) is None
