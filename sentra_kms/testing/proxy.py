@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, cast
@@ -96,7 +97,7 @@ class FaultProxy:
                 return
             self._listener = listener = socket.create_server((self.host, self.port), backlog=128)
             self.port = listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+        self._acceptor = self._thread(self._accept, listener)
         self._acceptor.start()
 
     def requests(self) -> tuple[bytes, ...]:
@@ -142,11 +143,14 @@ class FaultProxy:
         with self._changed:
             self._requests[exchange] += data
 
+    def _thread(self, work: Callable[[socket.socket], None], of: socket.socket) -> threading.Thread:
+        return threading.Thread(target=work, args=(of,), name=f"FaultProxy-{id(self)}", daemon=True)
+
     def _accept(self, listener: socket.socket) -> None:
         with listener:
             while True:
                 client, _ = listener.accept()
-                server = threading.Thread(target=self._serve, args=(client,), daemon=True)
+                server = self._thread(self._serve, client)
                 with self._changed:
                     if self._listener is not listener:
                         client.close()

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import sentra_kms
-from sentra_kms.testing.budget import CallBudget
+from sentra_kms.testing import BackendHarness
+from sentra_kms.testing.bench import ENVIRONMENT, configuration
+from sentra_kms.testing.budget import CallBudget, budget_of, keep_within_budget
 from sentra_kms.testing.skips import summary
 from tests.plugin.distributions import install
 
@@ -147,3 +149,20 @@ def test_budget_spends_nothing_past_its_end() -> None:
         budget.spend(2)
     budget.spend()
     assert budget.spent == 3
+
+
+def test_budget_counts_what_load_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls through `sentra_kms.load` count as those through a bench do; other backends' do not."""
+
+    class Memory(BackendHarness):
+        type = "memory"
+        live = True
+
+    harness = Memory(tmp_path, monkeypatch)
+    keep_within_budget(harness, monkeypatch)
+    for name, counted in (("other", False), ("memory", True)):
+        keys = {"wrap_with": [f"{name}:k"], "store": name}
+        table = configuration(name, {"type": "memory"}, keys=keys)
+        with sentra_kms.load(table, ENVIRONMENT) as kms:
+            kms.keys.create("acme")
+        assert (budget_of(Memory).spent > 0) is counted
