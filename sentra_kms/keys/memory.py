@@ -119,7 +119,8 @@ class Memory:
 
     def ring(self, entry: Entry) -> Ring | None:
         """Return the whole ring that an entry is of, `None` if it is not at hand any more."""
-        ring = self._rings.get(entry.tenant)
+        with self._lock:  # an entry is found before all that belongs to it is kept
+            ring = self._rings.get(entry.tenant)
         same = ring is not None and (ring.ring_id, ring.sequence) == (
             entry.ring_id,
             entry.sequence,

@@ -151,6 +151,29 @@ def test_what_was_driven_out_comes_back_as_it_was(manual_clock: ManualClock) -> 
             assert len(kms.keys._cache.entries) <= 3
 
 
+def test_ring_of_an_entry_is_at_hand_as_soon_as_the_entry_is(
+    memory_kms: KMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who finds the entry in that moment reads the ring once more."""
+    memory_kms.keys.tenant("acme").encrypt(b"x")
+    memory = memory_kms.keys._cache._memory
+    memory_kms.keys._cache.clear()
+    keep, release = memory._keep_ring, threading.Event()
+
+    def keep_late(ring: Ring) -> None:
+        assert release.wait(20)
+        keep(ring)
+
+    monkeypatch.setattr(memory, "_keep_ring", keep_late)
+    loading = Crew(lambda _: memory_kms.keys._cache.entry("acme"), 1)
+    until(lambda: "acme" in memory.entries)
+    asking = Crew(lambda _: memory.ring(memory.entries["acme"]), 1)
+    asking.threads[0].join(0.1)  # as long as it may take to find nothing
+    release.set()
+    assert isinstance(asking.join()[0], Ring)
+    loading.join()
+
+
 # --- how much -------------------------------------------------------------------------------------
 
 
