@@ -137,7 +137,7 @@ def test_keep_leaves_the_files_and_shows_no_key(tmp_path: Path) -> None:
 
 def test_what_it_advises_can_be_done(tmp_path: Path) -> None:
     """Commands that it names exist, pages too, and the command for what it kept works there."""
-    pytest.importorskip("click")
+    pytest.importorskip("rich")
     done = _run(tmp_path, str(DEMO), "--keep")
     _, _, advice = done.stdout.partition("What to do next\n")
     commands = re.findall(r"^   \S*sentra-kms ((?:[a-z]+ )+) ", advice, re.MULTILINE)
