@@ -41,7 +41,8 @@ class Database:
         """Do `work` in one transaction; `begin` is IMMEDIATE for one that writes."""
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with closing(sqlite3.connect(self._path, timeout, isolation_level=None)) as db, db:
+            db = sqlite3.connect(self._path, timeout=timeout, isolation_level=None)
+            with closing(db), db:
                 db.execute("PRAGMA secure_delete = ON")
                 for table in _SCHEMA:
                     db.execute(table)
@@ -71,9 +72,7 @@ class Database:
         find = "SELECT version, state, sealed FROM keks WHERE name = ? ORDER BY version DESC"
         rows = self.run(lambda db: db.execute(find, (name,)).fetchall(), timeout)
         if not rows:
-            raise sk.KeyNotFound(
-                f"{self._path} has no KEK '{name}': python -m sentra_kms_sqlite makes it"
-            )
+            raise sk.KeyNotFound(f"there is no KEK '{name}': python -m sentra_kms_sqlite makes it")
         for number, state, sealed in rows:
             if version in {None, number}:
                 if state != "enabled":
