@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from sentra_kms.reference import Reference
 from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, Conformance, must, need
 from sentra_kms.testing.bench import Bench
-from sentra_kms.testing.harness import BackendHarness
+from sentra_kms.testing.harness import BackendHarness, SecretSample
 
 
 class SilenceConformance(Conformance):
@@ -33,9 +34,9 @@ class SilenceConformance(Conformance):
             if "wrap_key" in bench.operations:
                 _ends_of_wrapping(bench.binding, subject, planted[0])
             if "fetch_secret" in bench.operations:
-                sample = must(subject.secret)
-                planted.append(KeyMaterial(sample.data))
-                bench.binding.fetch_secret(SecretRequest(Reference(sample.reference)))
+                samples = _samples(subject)
+                planted += _planted(samples)
+                _ends_of_fetching(bench.binding, _asked_for(subject, samples))
             bench.binding.check()
             bench.binding.close()
         printed = "".join(capfd.readouterr())
@@ -57,6 +58,59 @@ class SilenceConformance(Conformance):
         _ends_of_wrapping(bench.binding, subject, planted)
         assert bench.events
         assert not leaks.shows(repr(bench.events), planted.reveal())
+
+    def test_errors_show_no_secret(self, bench: Bench, subject: BackendHarness) -> None:
+        """No error about a secret shows it, nor another field of it: text, cause and frames."""
+        need(bench, "fetch_secret")
+        samples = _samples(subject)
+        for error in _ends_of_fetching(bench.binding, _asked_for(subject, samples)):
+            told = leaks.everything(error)
+            for each in _planted(samples):
+                assert not leaks.shows(told, each.reveal()), type(error)
+
+    def test_events_show_no_secret(self, bench: Bench, subject: BackendHarness) -> None:
+        """What observers are told of a secret, its version among it, does not show it."""
+        need(bench, "fetch_secret")
+        samples = _samples(subject)
+        _ends_of_fetching(bench.binding, _asked_for(subject, samples))
+        assert bench.events
+        for each in _planted(samples):
+            assert not leaks.shows(repr(bench.events), each.reveal())
+
+
+def _samples(subject: BackendHarness) -> list[SecretSample]:
+    samples = [must(subject.secret)]
+    with suppress(NotImplementedError):
+        samples.append(subject.field_secret())
+    return samples
+
+
+def _planted(samples: list[SecretSample]) -> list[KeyMaterial]:
+    return [KeyMaterial(each.data) for each in samples if len(each.data) >= leaks.SHORTEST]
+
+
+def _asked_for(subject: BackendHarness, samples: list[SecretSample]) -> list[str]:
+    """Return references to the secrets, and to fields, options and paths that are not."""
+    references = [subject.missing_secret()]
+    for sample in samples:
+        whole = sample.reference.partition("#")[0]
+        joint = "&" if "?" in whole else "?"
+        references.append(sample.reference)
+        references.append(f"{whole}#sentra-kms-no-such-field")
+        references.append(f"{whole}{joint}sentra-kms-no-such-option=1")
+    return references
+
+
+def _ends_of_fetching(bound: Binding, references: list[str]) -> list[KMSError]:
+    """Fetch each; return the errors that came. No secret may stand in this frame."""
+    errors: list[KMSError] = []
+    for reference in references:
+        try:
+            bound.fetch_secret(SecretRequest(Reference(reference)))
+        except KMSError as error:
+            errors.append(error)
+    assert errors
+    return errors
 
 
 def _ends_of_wrapping(

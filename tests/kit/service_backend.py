@@ -8,6 +8,7 @@ With the setting `fault` the backend makes one mistake.
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import threading
 import time
@@ -82,6 +83,7 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         self._logger = host.logger
         self._pid = host.state.setdefault("pid", os.getpid())
         self._inside = threading.Lock()
+        self._nonces = itertools.count()
 
     @hookimpl
     def wrap_key(
@@ -100,6 +102,8 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         elif len(raw) != 32:
             raise MalformedInput("a tenant key has 32 bytes")
         nonce = bytes(12) if self._fault == "one nonce" else os.urandom(12)
+        if self._fault == "counts its nonces":
+            nonce = next(self._nonces).to_bytes(12)
         cipher = AESGCM(self._kek(key, timeout).versions[-1])
         sealed = cipher.encrypt(nonce, raw, self._bound(context, version))
         told = 1 if self._fault == "keeps the version" else version
