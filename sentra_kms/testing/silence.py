@@ -28,11 +28,12 @@ class SilenceConformance(Conformance):
     def test_logs_show_no_secret(
         self, bench: Bench, subject: BackendHarness, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """With the root logger at DEBUG, nothing logged or printed shows a key or a secret."""
-        planted = [KeyMaterial(os.urandom(32))]
+        """With the root logger at DEBUG, nothing logged, warned of or printed shows a secret."""
+        key = KeyMaterial(os.urandom(32))
+        planted = _whole_and_halves(key)
         with leaks.all_logs() as logs:
             if "wrap_key" in bench.operations:
-                _ends_of_wrapping(bench.binding, subject, planted[0])
+                _ends_of_wrapping(bench.binding, subject, key)
             if "fetch_secret" in bench.operations:
                 samples = _samples(subject)
                 planted += _planted(samples)
@@ -49,7 +50,8 @@ class SilenceConformance(Conformance):
         need(bench, "wrap_key")
         planted = KeyMaterial(os.urandom(32))
         for error in _ends_of_wrapping(bench.binding, subject, planted):
-            assert not leaks.shows(leaks.everything(error), planted.reveal()), type(error)
+            for each in _whole_and_halves(planted):
+                assert not leaks.shows(leaks.everything(error), each.reveal()), type(error)
 
     def test_events_show_no_key(self, bench: Bench, subject: BackendHarness) -> None:
         """What observers are told of a key does not show it."""
@@ -76,6 +78,12 @@ class SilenceConformance(Conformance):
         assert bench.events
         for each in _planted(samples):
             assert not leaks.shows(repr(bench.events), each.reveal())
+
+
+def _whole_and_halves(key: KeyMaterial) -> list[KeyMaterial]:
+    """Return what may not show of a key: half of one, to tell it by, is half too much."""
+    raw = key.reveal()
+    return [key, KeyMaterial(raw[:16]), KeyMaterial(raw[16:])]
 
 
 def _samples(subject: BackendHarness) -> list[SecretSample]:

@@ -43,11 +43,12 @@ from sentra_kms.testing.ring_races import RingRaceConformance
 from sentra_kms.testing.rings import RingConformance
 from sentra_kms.testing.secrets import SecretConformance
 from sentra_kms.testing.silence import SilenceConformance
+from sentra_kms.testing.skips import NO_FORK
 from sentra_kms.testing.troubles import TroubleConformance
 from sentra_kms.testing.user import User
 
 _THREADS = 64
-_FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+_FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason=NO_FORK)
 _LONG = "k" * 5000
 _ODD_KEYS = ["", " ", "no/such/../key", "../../etc/passwd", "k\x00", "schlüssel", "%2e%2e", _LONG]
 _CHECKS: dict[str, tuple[type[Conformance], ...]] = {

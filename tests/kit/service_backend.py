@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import time
+import warnings
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -92,6 +93,10 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         raw = material.reveal()
         if self._fault == "key in a log":
             self._logger.debug("wrapping %s", base64.b64encode(raw).decode("ascii"))
+        if self._fault == "half a key in a log":
+            self._logger.debug("wrapping %s…", raw[:16].hex())
+        if self._fault == "key in a warning":
+            warnings.warn(f"wrapping {raw.hex(':')}", stacklevel=2)
         if self._fault == "key printed":
             print(raw.hex())  # noqa: T201
         if self._fault == "key in an error" and key not in self._service.keys:
@@ -182,6 +187,8 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
 
     @hookimpl
     def check(self, timeout: float) -> list[Finding]:
+        if self._fault == "check blocks for ever" and self._service.trouble == "stalls":
+            self._service.mended.wait()
         self._service.ask("check", timeout, self._fault)
         return [Finding("ok", name, "is there") for name in self._service.keys]
 
