@@ -249,7 +249,11 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
                 self._service.rings.pop(tenant, None)
             if self._fault == "purges everybody":
                 self._service.replaced.clear()
-            self._service.replaced.pop(tenant, None)
+            for name in list(self._service.replaced):
+                if name == tenant or (
+                    self._fault == "purges by prefix" and name.startswith(tenant)
+                ):
+                    del self._service.replaced[name]
         return []
 
     @hookimpl
