@@ -23,6 +23,8 @@ PLACE = WrapContext("acme", bytes(range(12)), 1)
 PATIENCE = BackendHarness.patience
 """Seconds after which a check that hangs fails; nothing is measured by it."""
 
+_PAGES = 10_000  # more than any listing of so few needs
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -134,6 +136,20 @@ def together(
     if len(ends) != count:
         pytest.fail(f"{count - len(ends)} of {count} threads did not come back")
     return [ends[number] for number in range(count)]
+
+
+def listed(bench: Bench, limit: int) -> list[str]:
+    """Return all tenants, page by page; no page may be longer than asked for."""
+    found: list[str] = []
+    cursor: str | None = None
+    for _ in range(_PAGES):
+        page = bench.binding.list_rings(cursor, limit)
+        assert len(page.tenants) <= limit  # noqa: S101 - checks are tests
+        found += page.tenants
+        cursor = page.cursor
+        if cursor is None:
+            return found
+    pytest.fail(f"a list in pages of {limit} does not end")
 
 
 def _name(ability: Callable[..., object]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import (
+    AccessDenied,
     DecryptionFailed,
     KeyNotFound,
     KMSError,
@@ -145,6 +146,17 @@ class BatchKeyConformance(Conformance):
         assert len(ends) == 6
         assert all(isinstance(end, ServiceUnavailable) for end in ends)
 
+    def test_batch_denied(self, bench: Bench, subject: BackendHarness, batch_kek: str) -> None:
+        """Without rights each request of a batch is `AccessDenied`."""
+        asked = _several(3)
+        wraps = _wrapped(bench, batch_kek, asked)
+        able(subject.deny)
+        ends: list[object] = [
+            *bench.binding.wrap_keys(batch_kek, asked),
+            *bench.binding.unwrap_keys(batch_kek, _unwraps(wraps, asked)),
+        ]
+        assert [type(end) for end in ends] == [AccessDenied] * 6
+
 
 class BatchSecretConformance(Conformance):
     """For a backend that fetches many secrets at once."""
@@ -182,6 +194,22 @@ class BatchSecretConformance(Conformance):
         (end,) = bench.binding.fetch_secrets([request])
         assert isinstance(end, SecretValue)
         assert end.data.reveal() == b"another value"
+
+    def test_batch_of_secrets_while_away(
+        self, bench: Bench, subject: BackendHarness, batch_sample: SecretSample
+    ) -> None:
+        """While the service is away each is `ServiceUnavailable`, and none as if it were not."""
+        able(subject.cut)
+        ends = bench.binding.fetch_secrets([_request(batch_sample.reference)] * 3)
+        assert all(isinstance(end, ServiceUnavailable) for end in ends)
+
+    def test_batch_of_secrets_denied(
+        self, bench: Bench, subject: BackendHarness, batch_sample: SecretSample
+    ) -> None:
+        """Without rights each is `AccessDenied`, as alone: a chain must not go on from it."""
+        able(subject.deny)
+        ends = bench.binding.fetch_secrets([_request(batch_sample.reference)] * 3)
+        assert [type(end) for end in ends] == [AccessDenied] * 3
 
     def test_batch_shows_no_secret(
         self, bench: Bench, batch_sample: SecretSample, capfd: pytest.CaptureFixture[str]

@@ -98,9 +98,19 @@ class KeyConformance(KeyStateConformance):
     def test_wraps_differ(
         self, bench: Bench, kek: str, material: KeyMaterial, wrapped: WrappedKey
     ) -> None:
-        """Two wraps of one key in one place have different ciphertexts."""
-        again = bench.binding.wrap_key(kek, material, PLACE)
-        assert again.ciphertext != wrapped.ciphertext
+        """Wraps of one key in one place have different ciphertexts, by parts made anew, too.
+
+        A nonce that is counted from the start of each process comes again in the next one.
+        """
+        again = bench.again()
+        wraps = [
+            wrapped.ciphertext,
+            bench.binding.wrap_key(kek, material, PLACE).ciphertext,
+            again.wrap_key(kek, material, PLACE).ciphertext,
+            again.wrap_key(kek, material, PLACE).ciphertext,
+        ]
+        again.close()
+        assert len(set(wraps)) == len(wraps)
 
     def test_wrap_hides_the_key(self, wrapped: WrappedKey, material: KeyMaterial) -> None:
         """Nothing that a wrap records shows the key."""

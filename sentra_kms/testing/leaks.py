@@ -6,8 +6,10 @@ import base64
 import io
 import logging
 import traceback
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 SHORTEST = 16
 """Bytes that a planted secret has at least: shorter ones stand in any output by chance."""
@@ -43,7 +45,7 @@ def everything(error: BaseException) -> str:
 
 @contextmanager
 def all_logs() -> Generator[io.StringIO]:
-    """Collect what is logged at any level, with arguments and tracebacks."""
+    """Collect what is logged at any level, with arguments and tracebacks, and what is warned of."""
     told = io.StringIO()
     handler = _Collect(told)
     root = logging.getLogger()
@@ -52,11 +54,18 @@ def all_logs() -> Generator[io.StringIO]:
     root.setLevel(logging.DEBUG)
     logging.disable(logging.NOTSET)
     try:
-        yield told
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = partial(_tell_warning, told)
+            yield told
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
         logging.disable(disabled)
+
+
+def _tell_warning(told: io.StringIO, message: Warning | str, *_: object, **__: object) -> None:
+    told.write(f"{message}\n")
 
 
 class _Collect(logging.StreamHandler[io.StringIO]):
@@ -72,6 +81,8 @@ def _forms(secret: bytes) -> Iterator[str]:
     yield repr(secret)[2:-1]
     yield secret.hex()
     yield secret.hex().upper()
+    yield secret.hex(":")
+    yield secret.hex(":").upper()
     yield ", ".join(str(byte) for byte in secret)
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for offset in range(3):

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from sentra_kms.errors import Conflict
-from sentra_kms.testing.base import Conformance, need, often, together
+from sentra_kms.errors import Conflict, TenantNotFound
+from sentra_kms.testing.base import Conformance, need, often, refused, together
 from sentra_kms.testing.bench import Bench
 
 _RACERS = 16
@@ -32,6 +32,11 @@ class RingRaceConformance(Conformance):
             revision = store.binding.save_ring("acme", b"before", None)
             self._race(store, revision)
             store.delete_ring("acme", store.binding.load_ring("acme").revision)
+
+    def test_one_saves_or_deletes(self, store: Bench) -> None:
+        """Of 16 that save over one revision or delete it at once, one does; the others are told."""
+        for _ in range(often(self.harness, 5, live=1)):
+            self._race_to_the_end(store, store.binding.save_ring("acme", b"before", None))
 
     def test_none_is_lost(self, store: Bench) -> None:
         """When 8 that are told of a conflict read again and retry, the work of each is kept."""
@@ -63,3 +68,22 @@ class RingRaceConformance(Conformance):
         found = store.binding.load_ring("acme")
         assert found.document == b"%d" % winners[0]
         assert found.revision == ends[winners[0]]
+
+    def _race_to_the_end(self, store: Bench, expected: str) -> None:
+        def end(number: int) -> str | None:
+            if number % 2 == 0:
+                return store.binding.save_ring("acme", b"%d" % number, expected)
+            store.delete_ring("acme", expected)
+            return None
+
+        ends = together(_RACERS, end)
+        winners = [number for number, each in enumerate(ends) if isinstance(each, str | None)]
+        assert len(winners) == 1
+        others = {type(each) for each in ends if isinstance(each, Exception)}
+        assert others <= {Conflict, TenantNotFound}
+        if ends[winners[0]] is None:
+            refused(TenantNotFound, lambda: store.binding.load_ring("acme"))
+            return
+        found = store.binding.load_ring("acme")
+        assert (found.document, found.revision) == (b"%d" % winners[0], ends[winners[0]])
+        store.delete_ring("acme", found.revision)

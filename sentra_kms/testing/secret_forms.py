@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import pytest
 
-from sentra_kms.errors import SecretNotFound
+from sentra_kms.errors import MalformedInput, SecretNotFound
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.reference import Reference
 from sentra_kms.testing import leaks
 from sentra_kms.testing.base import Conformance, able, must, need, refused
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness, SecretSample
+from sentra_kms.testing.skips import LACKS_ABILITY
 
 _SIZES = {"1 byte": 1, "32 bytes": 32, "the largest": None}
 
@@ -74,6 +75,22 @@ class SecretFormConformance(Conformance):
         able(subject.change_secret, sample.reference, b"another value")
         assert fetch(bench, pinned).data.reveal() == sample.data
         assert fetch(bench, sample.reference).data.reveal() == b"another value"
+
+    @pytest.mark.parametrize("version", ["sentra-kms-no-such-version", "999999"])
+    def test_unknown_version(
+        self, bench: Bench, subject: BackendHarness, sample: SecretSample, version: str
+    ) -> None:
+        """A version that there is not is refused; the newest is not given in its place."""
+        pinned = able(subject.secret_version, sample.reference)
+        present = Reference(sample.reference).options
+        added = [each for each in Reference(pinned).options if each not in present]
+        if not added:
+            pytest.skip(f"{LACKS_ABILITY} secret_version() with an option that names it")
+        reference = pinned
+        for name, value in added:
+            reference = reference.replace(f"{name}={value}", f"{name}={version}")
+        assert reference != pinned
+        refused((SecretNotFound, MalformedInput), lambda: fetch(bench, reference))
 
     def test_deleted_secret(
         self, bench: Bench, subject: BackendHarness, sample: SecretSample

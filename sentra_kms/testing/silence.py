@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from sentra_kms.reference import Reference
 from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, Conformance, must, need
 from sentra_kms.testing.bench import Bench
-from sentra_kms.testing.harness import BackendHarness
+from sentra_kms.testing.harness import BackendHarness, SecretSample
 
 
 class SilenceConformance(Conformance):
@@ -27,15 +28,16 @@ class SilenceConformance(Conformance):
     def test_logs_show_no_secret(
         self, bench: Bench, subject: BackendHarness, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """With the root logger at DEBUG, nothing logged or printed shows a key or a secret."""
-        planted = [KeyMaterial(os.urandom(32))]
+        """With the root logger at DEBUG, nothing logged, warned of or printed shows a secret."""
+        key = KeyMaterial(os.urandom(32))
+        planted = _whole_and_halves(key)
         with leaks.all_logs() as logs:
             if "wrap_key" in bench.operations:
-                _ends_of_wrapping(bench.binding, subject, planted[0])
+                _ends_of_wrapping(bench.binding, subject, key)
             if "fetch_secret" in bench.operations:
-                sample = must(subject.secret)
-                planted.append(KeyMaterial(sample.data))
-                bench.binding.fetch_secret(SecretRequest(Reference(sample.reference)))
+                samples = _samples(subject)
+                planted += _planted(samples)
+                _ends_of_fetching(bench.binding, _asked_for(subject, samples))
             bench.binding.check()
             bench.binding.close()
         printed = "".join(capfd.readouterr())
@@ -48,7 +50,8 @@ class SilenceConformance(Conformance):
         need(bench, "wrap_key")
         planted = KeyMaterial(os.urandom(32))
         for error in _ends_of_wrapping(bench.binding, subject, planted):
-            assert not leaks.shows(leaks.everything(error), planted.reveal()), type(error)
+            for each in _whole_and_halves(planted):
+                assert not leaks.shows(leaks.everything(error), each.reveal()), type(error)
 
     def test_events_show_no_key(self, bench: Bench, subject: BackendHarness) -> None:
         """What observers are told of a key does not show it."""
@@ -57,6 +60,65 @@ class SilenceConformance(Conformance):
         _ends_of_wrapping(bench.binding, subject, planted)
         assert bench.events
         assert not leaks.shows(repr(bench.events), planted.reveal())
+
+    def test_errors_show_no_secret(self, bench: Bench, subject: BackendHarness) -> None:
+        """No error about a secret shows it, nor another field of it: text, cause and frames."""
+        need(bench, "fetch_secret")
+        samples = _samples(subject)
+        for error in _ends_of_fetching(bench.binding, _asked_for(subject, samples)):
+            told = leaks.everything(error)
+            for each in _planted(samples):
+                assert not leaks.shows(told, each.reveal()), type(error)
+
+    def test_events_show_no_secret(self, bench: Bench, subject: BackendHarness) -> None:
+        """What observers are told of a secret, its version among it, does not show it."""
+        need(bench, "fetch_secret")
+        samples = _samples(subject)
+        _ends_of_fetching(bench.binding, _asked_for(subject, samples))
+        assert bench.events
+        for each in _planted(samples):
+            assert not leaks.shows(repr(bench.events), each.reveal())
+
+
+def _whole_and_halves(key: KeyMaterial) -> list[KeyMaterial]:
+    """Return what may not show of a key: half of one, to tell it by, is half too much."""
+    raw = key.reveal()
+    return [key, KeyMaterial(raw[:16]), KeyMaterial(raw[16:])]
+
+
+def _samples(subject: BackendHarness) -> list[SecretSample]:
+    samples = [must(subject.secret)]
+    with suppress(NotImplementedError):
+        samples.append(subject.field_secret())
+    return samples
+
+
+def _planted(samples: list[SecretSample]) -> list[KeyMaterial]:
+    return [KeyMaterial(each.data) for each in samples if len(each.data) >= leaks.SHORTEST]
+
+
+def _asked_for(subject: BackendHarness, samples: list[SecretSample]) -> list[str]:
+    """Return references to the secrets, and to fields, options and paths that are not."""
+    references = [subject.missing_secret()]
+    for sample in samples:
+        whole = sample.reference.partition("#")[0]
+        joint = "&" if "?" in whole else "?"
+        references.append(sample.reference)
+        references.append(f"{whole}#sentra-kms-no-such-field")
+        references.append(f"{whole}{joint}sentra-kms-no-such-option=1")
+    return references
+
+
+def _ends_of_fetching(bound: Binding, references: list[str]) -> list[KMSError]:
+    """Fetch each; return the errors that came. No secret may stand in this frame."""
+    errors: list[KMSError] = []
+    for reference in references:
+        try:
+            bound.fetch_secret(SecretRequest(Reference(reference)))
+        except KMSError as error:
+            errors.append(error)
+    assert errors
+    return errors
 
 
 def _ends_of_wrapping(

@@ -87,8 +87,9 @@ class TroubleConformance(Conformance):
         hasty = Bench(subject.name, {**table(subject), "timeout": _SOON})
         calls = useful_calls(bench.binding, subject, through=hasty.binding)
         able(subject.stall)
-        work = list(calls.values())
-        ends = together(len(work), lambda number: work[number](), subject.patience)
+        work = [*calls.values(), hasty.binding.check]
+        *ends, found = together(len(work), lambda number: work[number](), subject.patience)
+        assert isinstance(found, list), "check raises nothing: it finds"
         for operation, end in zip(calls, ends, strict=True):
             assert isinstance(end, Timeout), f"{operation}: {type(end).__name__}"
             expect_retryable(end)

@@ -9,8 +9,10 @@ import os
 from sentra_kms.reference import Reference
 from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 from tests.kit.service import BINARY, FIELDS, PLATFORM, SERVICES, Service
+from tests.kit.service_stores import SHORT_PAGES
 
 CAUGHT_BY = {
+    "an outage of a batch is a lack": "test_batch_of_secrets_while_away",
     "answers None": "test_round_trip",
     "away is a foreign error": "test_service_away",
     "batch binds one context": "test_batch_and_single_agree",
@@ -18,8 +20,13 @@ CAUGHT_BY = {
     "batch fails for one": "test_batch_refuses_what_was_tampered_with",
     "batch out of order": "test_batch_round_trip",
     "blocks for ever": "test_stalled",
+    "check blocks for ever": "test_stalled",
     "closes for all": "test_close_leaves_others_alone",
+    "compares, then deletes": "test_one_saves_or_deletes",
+    "compares, then saves": "test_one_saves",
     "connects at once": "test_built_without_service",
+    "counts each ring's saves": "test_created_again",
+    "counts its nonces": "test_wraps_differ",
     "cuts documents": "test_more_than_the_largest",
     "cuts long secrets": "test_secret_of_every_size",
     "cuts to fit": "test_answer_of_another_size",
@@ -34,6 +41,7 @@ CAUGHT_BY = {
     "folds case": "test_tenants_that_differ_in_case",
     "foreign error for an unknown key": "test_odd_key_names",
     "forgets versions": "test_rotated_key_unwraps_what_it_wrapped",
+    "half a key in a log": "test_logs_show_no_secret",
     "ignores the revision": "test_stale_save",
     "keeps a deleted secret": "test_deleted_secret",
     "keeps its connection": "test_fork",
@@ -41,11 +49,13 @@ CAUGHT_BY = {
     "keeps secrets": "test_changed_secret",
     "keeps the version": "test_rotated_key_records_its_version",
     "key in a log": "test_logs_show_no_secret",
+    "key in a warning": "test_logs_show_no_secret",
     "key in an error": "test_errors_show_no_key",
     "key of a batch in a log": "test_batch_shows_no_key",
     "key printed": "test_logs_show_no_secret",
     "logs in at once": "test_building_asks_nothing",
     "makes up an answer": "test_lost_answer_of_create",
+    "newest for an unknown version": "test_unknown_version",
     "not for threads": "test_many_threads",
     "one nonce": "test_wraps_differ",
     "pads": "test_other_sizes_do_not_come_back",
@@ -53,6 +63,7 @@ CAUGHT_BY = {
     "passes over options": "test_unknown_option",
     "passes over the end": "test_extended_is_refused",
     "passes over versions": "test_version_of_a_secret",
+    "purges by prefix": "test_purge_erases_or_tells",
     "purges everybody": "test_purge_erases_or_tells",
     "purges nothing": "test_purge_erases_or_tells",
     "purges what is live": "test_purge_leaves_the_live_ring",
@@ -60,10 +71,14 @@ CAUGHT_BY = {
     "repeats a save": "test_lost_answer_of_save",
     "retries what is disabled": "test_disabled_key_on_wrap",
     "retries without end": "test_retries_are_bounded",
+    "secret as its version": "test_events_show_no_secret",
+    "secret in an error": "test_errors_show_no_secret",
+    "secret of a refusal in a log": "test_logs_show_no_secret",
     "silence is an outage": "test_stalled",
     "stale ring": "test_each_save_has_a_revision",
     "strips documents": "test_smallest_documents",
     "strips secrets": "test_binary_secret",
+    "swallows a denial of a batch": "test_batch_of_secrets_denied",
     "swallows a denial": "test_denied",
     "tampering is a foreign error": "test_every_byte_is_authenticated",
     "text documents": "test_any_bytes",
@@ -173,6 +188,14 @@ class Harness(BackendHarness):
 
 class TestRight(BackendConformance):
     harness = Harness
+
+
+class ShortPages(Harness):
+    fault = SHORT_PAGES
+
+
+class TestShortPages(BackendConformance):
+    harness = ShortPages
 
 
 def _wrong(fault: str) -> type[BackendConformance]:

@@ -8,9 +8,11 @@ With the setting `fault` the backend makes one mistake.
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import threading
 import time
+import warnings
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -82,6 +84,7 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         self._logger = host.logger
         self._pid = host.state.setdefault("pid", os.getpid())
         self._inside = threading.Lock()
+        self._nonces = itertools.count()
 
     @hookimpl
     def wrap_key(
@@ -90,6 +93,10 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         raw = material.reveal()
         if self._fault == "key in a log":
             self._logger.debug("wrapping %s", base64.b64encode(raw).decode("ascii"))
+        if self._fault == "half a key in a log":
+            self._logger.debug("wrapping %s…", raw[:16].hex())
+        if self._fault == "key in a warning":
+            warnings.warn(f"wrapping {raw.hex(':')}", stacklevel=2)
         if self._fault == "key printed":
             print(raw.hex())  # noqa: T201
         if self._fault == "key in an error" and key not in self._service.keys:
@@ -100,6 +107,8 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         elif len(raw) != 32:
             raise MalformedInput("a tenant key has 32 bytes")
         nonce = bytes(12) if self._fault == "one nonce" else os.urandom(12)
+        if self._fault == "counts its nonces":
+            nonce = next(self._nonces).to_bytes(12)
         cipher = AESGCM(self._kek(key, timeout).versions[-1])
         sealed = cipher.encrypt(nonce, raw, self._bound(context, version))
         told = 1 if self._fault == "keeps the version" else version
@@ -178,6 +187,8 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
 
     @hookimpl
     def check(self, timeout: float) -> list[Finding]:
+        if self._fault == "check blocks for ever" and self._service.trouble == "stalls":
+            self._service.mended.wait()
         self._service.ask("check", timeout, self._fault)
         return [Finding("ok", name, "is there") for name in self._service.keys]
 

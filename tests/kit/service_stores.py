@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -35,6 +37,9 @@ from sentra_kms.hooktypes import (
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
 from tests.kit.service import FIELDS, Service
+
+SHORT_PAGES = "short pages"
+"""No fault, but what a store may do: a page without a tenant, and yet with a next."""
 
 _R = TypeVar("_R")
 _T = TypeVar("_T")
@@ -81,6 +86,11 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
         if self._fault != "passes over options" and (
             {name for name, _ in reference.options} - {"version"} or reference.field
         ):
+            whole = self._whole(Reference(f"service://{reference.path}")).data.reveal()
+            if self._fault == "secret in an error":
+                raise MalformedInput(f"{reference}: there is no such field in {whole!r}")
+            if self._fault == "secret of a refusal in a log":
+                logging.getLogger(__name__).debug("no such field in %s", whole)
             raise MalformedInput(f"{reference}: no other option than 'version', and no field here")
         return self._whole(reference)
 
@@ -100,9 +110,15 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
             if self._fault == "empty for a missing secret":
                 return SecretValue(KeyMaterial(b""))
             raise SecretNotFound(f"there is no secret {reference.path}")
-        wanted = dict(reference.options).get("version", "")
-        if not wanted.isdecimal() or self._fault == "passes over versions":
-            wanted = str(len(versions))
+        newest = str(len(versions))
+        wanted = dict(reference.options).get("version", newest)
+        there = wanted in {str(number + 1) for number in range(len(versions))}
+        if self._fault == "passes over versions":
+            there, wanted = True, newest
+        if self._fault == "newest for an unknown version" and not there:
+            there, wanted = True, newest
+        if not there:
+            raise SecretNotFound(f"{reference}: there is no such version")
         found = versions[int(wanted) - 1]
         if self._fault == "keeps secrets":
             found = self._kept.setdefault(reference.path, found)
@@ -110,6 +126,8 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
             found = found.strip()
         if self._fault == "cuts long secrets":
             found = found[:1000]
+        if self._fault == "secret as its version":
+            return SecretValue(KeyMaterial(found), version=found.decode("latin-1"))
         return SecretValue(KeyMaterial(found), version=wanted)
 
     def _field(self, reference: Reference) -> SecretValue:
@@ -122,7 +140,16 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
     def fetch_secrets(
         self, requests: tuple[SecretRequest, ...], timeout: float
     ) -> list[SecretValue | KMSError]:
-        ends = each_end(self._fault, requests, lambda each: self.fetch_secret(each, timeout))
+        try:
+            ends = each_end(self._fault, requests, lambda each: self.fetch_secret(each, timeout))
+        except ServiceUnavailable:
+            if self._fault != "an outage of a batch is a lack":
+                raise
+            return [SecretNotFound("there is no such secret") for _ in requests]
+        except AccessDenied:
+            if self._fault != "swallows a denial of a batch":
+                raise
+            return [SecretNotFound("there is no such secret") for _ in requests]
         if self._fault == "keeps secrets of a batch":
             for request, end in zip(requests, ends, strict=True):
                 if isinstance(end, SecretValue):
@@ -167,13 +194,18 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
         return self._save(tenant, document, expected, timeout)
 
     def _save(self, tenant: str, document: bytes, expected: str | None, timeout: float) -> str:
+        if self._fault == "compares, then saves":
+            self._expect(tenant, expected, timeout)
+            time.sleep(0.01)  # as a request takes
         with self._service.lock:
-            if self._fault == "ignores the revision":
+            if self._fault in {"ignores the revision", "compares, then saves"}:
                 self._service.ask("save", timeout, self._fault)
             else:
                 self._expect(tenant, expected, timeout)
             self._service.saves += 1
             revision = str(self._service.saves)
+            if self._fault == "counts each ring's saves":
+                revision = str(int(expected or 0) + 1)
             self._replace(tenant)
             if self._fault == "text documents":
                 document = document.decode("utf-8", "replace").encode()
@@ -195,8 +227,11 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
             self._delete(tenant, expected, timeout)
 
     def _delete(self, tenant: str, expected: str, timeout: float) -> None:
+        if self._fault == "compares, then deletes":
+            self._expect(tenant, expected, timeout)
+            time.sleep(0.01)  # as a request takes
         with self._service.lock:
-            if self._fault == "deletes whatever is there":
+            if self._fault in {"deletes whatever is there", "compares, then deletes"}:
                 self._service.ask("delete", timeout, self._fault)
             else:
                 self._expect(tenant, expected, timeout)
@@ -214,12 +249,18 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
                 self._service.rings.pop(tenant, None)
             if self._fault == "purges everybody":
                 self._service.replaced.clear()
-            self._service.replaced.pop(tenant, None)
+            for name in list(self._service.replaced):
+                if name == tenant or (
+                    self._fault == "purges by prefix" and name.startswith(tenant)
+                ):
+                    del self._service.replaced[name]
         return []
 
     @hookimpl
     def list_rings(self, cursor: str | None, limit: int, timeout: float) -> RingPage:
         self._service.ask("list", timeout, self._fault)
+        if self._fault == SHORT_PAGES and cursor is None:
+            return RingPage((), "!")  # which stands before every tenant
         found = sorted(name for name in self._service.rings if cursor is None or name > cursor)
         if self._fault == "first page only":
             return RingPage(tuple(found[: min(limit, 100)]), None)

@@ -20,6 +20,19 @@ ROOT = Path(sentra_kms.__file__).parents[1]
 PAIRS = [*CAUGHT_BY.items(), *ALSO_CAUGHT_BY]
 """Each mistake with a check that has to catch it."""
 
+SHORT_PAGES = [
+    f"TestShortPages::{check}"
+    for check in (
+        "test_list_of_nothing",
+        "test_list_in_pages",
+        "test_lost_answer_of_create",
+        "test_purge_of_nothing",
+        "test_check_changes_nothing",
+        "test_life_with_its_rings",
+    )
+]
+"""What lists rings, over a store whose first page is empty."""
+
 Results = Mapping[str, Mapping[str, str]]
 """How each check ended, by class and by name without parameters: `failure` before the others."""
 
@@ -30,12 +43,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     place = tmp_path_factory.mktemp("faulty")
     install(place, "sentra-kms-service", backends={"service": "tests.kit.service_backend"})
     report = place / "report.xml"
-    cases = [f"Test {fault}::{check}" for fault, check in PAIRS]
+    cases = ["TestRight", *SHORT_PAGES, *(f"Test {fault}::{check}" for fault, check in PAIRS)]
     subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
             "-o", "addopts=--import-mode=importlib",
-            *(f"{ROOT / 'tests/kit/faulty.py'}::{case}" for case in ["TestRight", *cases]),
+            *(f"{ROOT / 'tests/kit/faulty.py'}::{case}" for case in cases),
             f"--junit-xml={report}", f"--basetemp={place / 'work'}",
         ],
         cwd=ROOT,
@@ -61,6 +74,12 @@ def test_right_backend_passes(results: Results) -> None:
     """A right backend passes every check, and with all abilities none is skipped."""
     assert len(results["TestRight"]) >= 60
     assert {name for name, end in results["TestRight"].items() if end != "passed"} == set()
+
+
+def test_short_pages_pass(results: Results) -> None:
+    """A page without a tenant and with a next is right, too."""
+    assert len(results["TestShortPages"]) == len(SHORT_PAGES)
+    assert set(results["TestShortPages"].values()) == {"passed"}
 
 
 @pytest.mark.parametrize(("fault", "check"), PAIRS)

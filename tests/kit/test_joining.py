@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import sentra_kms
-from sentra_kms.testing import BackendHarness
+from sentra_kms.testing import BackendHarness, WholeConformance
 from sentra_kms.testing.bench import ENVIRONMENT, configuration
 from sentra_kms.testing.budget import CallBudget, budget_of, keep_within_budget
 from sentra_kms.testing.skips import summary
@@ -110,6 +110,13 @@ def test_summary_names_each_ability(small: str) -> None:
             re.MULTILINE,
         ), ability
     assert "TestSmall: 'small' has no part that implements save_ring: test_life_with_its_" in told
+
+
+def test_summary_names_what_the_system_lacks() -> None:
+    """Where no process can be forked, what was not proved of forks is told, too."""
+    (mark,) = getattr(WholeConformance.test_fork, "pytestmark")  # noqa: B009 - pytest's
+    told = summary([("test_x.py::TestAcme::test_fork", f"Skipped: {mark.kwargs['reason']}")])
+    assert told == ["TestAcme: this system does not fork: test_fork"]
 
 
 def test_summary_leaves_others_alone() -> None:
