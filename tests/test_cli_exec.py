@@ -35,6 +35,12 @@ development = true
 NUL = "file://{path}/nul"
 SHORT = "file://{path}/short"
 LINES = "file://{path}/lines"
+[parts]
+development = true
+[parts.secrets.URL]
+template = "db://{{user}}:{{password}}@db"
+user = "file://{path}/database#user"
+password = "file://{path}/database#password"
 [none]
 """
 MODES = [[], ["--mask"], ["--files"], ["--mask", "--files"]]
@@ -51,6 +57,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "nul": b"planted\x00s3cr3t",
         "short": b"abc",
         "lines": b"two\nlines-of-it",
+        "database": b'{"user":"planted-user","password":"planted/p@ssword"}',
     }.items():
         Path(name).touch(0o600)
         Path(name).write_bytes(data)
@@ -248,6 +255,37 @@ def test_mask(stream: str) -> None:
     assert told.startswith(b"a *** *** *** ***")
     assert told.endswith(b" z\n")
     assert base64.b64encode(SECRET.encode())[:-4] not in told
+
+
+def test_mask_of_parts() -> None:
+    """What a value is made of is masked on its own, too."""
+    text = "print('it is planted/p@ssword', 'of planted-user')"
+    done = process("exec", "--env", "parts", "--mask", *script(text))
+    assert done.returncode == 0
+    assert b"planted" not in done.stdout + done.stderr
+    assert done.stdout.startswith(b"it is ")
+
+
+def test_signal_while_the_files_are_written_leaves_none(tmp_path: Path) -> None:
+    """It comes to the command, and the files are taken away."""
+    text = (
+        "import os, signal, sys\n"
+        "from sentra_kms.cli import child\n"
+        "from sentra_kms.cli.run import parse, run\n"
+        "fdopen = os.fdopen\n"
+        "def interrupted(*given, **named):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return fdopen(*given, **named)\n"
+        "child.os.fdopen = interrupted\n"
+        "sys.exit(run(parse(sys.argv[1:])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text, "exec", "--files", "--", "sleep", "30"],
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_mask_over_split_writes() -> None:

@@ -35,16 +35,22 @@ _AWAITED = _PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
 _FROM_KERNEL = 0x80  # si_code of what the terminal sends, to the whole group and so to the child
 
 
-def run_child(options: ExecOptions, secrets: Mapping[str, Secret]) -> int:
-    """Run the command and return its exit code; end by a signal if it did."""
+def run_child(
+    options: ExecOptions, secrets: Mapping[str, Secret], masked: Iterable[Secret] = ()
+) -> int:
+    """Run the command and return its exit code; end by a signal if it did.
+
+    `masked` is to be masked besides the secrets themselves.
+    """
+    # From before the files and the child are there, so that nothing that comes meanwhile is lost,
+    # and none of it ends this process before the files are taken away.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     with ExitStack() as stack:
         if options.files:
             environment = stack.enter_context(_private_files(secrets))
         else:
             environment = with_secrets(dict(secrets))
-        masker = _masker(secrets) if options.mask else None
-        # From before the child is there, so that nothing that comes meanwhile is lost.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+        masker = _masker(secrets, masked) if options.mask else None
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         streams = [_Stream(number, masker) for number in (1, 2)] if masker is not None else []
         try:
@@ -57,7 +63,7 @@ def run_child(options: ExecOptions, secrets: Mapping[str, Secret]) -> int:
     return _end_like(status)
 
 
-def _masker(secrets: Mapping[str, Secret]) -> Masker:
+def _masker(secrets: Mapping[str, Secret], masked: Iterable[Secret]) -> Masker:
     from sentra_kms.redaction import SHORTEST, Masker
 
     short = [name for name, secret in secrets.items() if len(secret.reveal_bytes()) < SHORTEST]
@@ -66,7 +72,7 @@ def _masker(secrets: Mapping[str, Secret]) -> Masker:
             f"Warning: not masked, since shorter than {SHORTEST} bytes: {', '.join(short)}\n"
         )
         sys.stderr.flush()
-    return Masker(secret.reveal_bytes() for secret in secrets.values())
+    return Masker(secret.reveal_bytes() for secret in (*secrets.values(), *masked))
 
 
 def _start(

@@ -91,11 +91,11 @@ def run(options: ExecOptions) -> int:
 
     Raises what fetching the secrets does, before anything is started.
     """
-    secrets = _fetch(options)
+    secrets, masked = _fetch(options)
     if options.mask or options.files:
         from sentra_kms.cli.child import run_child
 
-        return run_child(options, secrets)
+        return run_child(options, secrets, masked)
     environment = with_secrets(secrets)
     # Python ignores these, and what it ignores its child would, too.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -128,7 +128,8 @@ def not_started(program: str, error: OSError) -> int:
     return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
-def _fetch(options: ExecOptions) -> dict[str, Secret]:
+def _fetch(options: ExecOptions) -> tuple[dict[str, Secret], list[Secret]]:
+    """Return the secrets by name, and all that is as secret: what they are made of."""
     from sentra_kms.config import read_settings
     from sentra_kms.secrets.manager import SecretManager
     from sentra_kms.sources import Sources
@@ -144,7 +145,7 @@ def _fetch(options: ExecOptions) -> dict[str, Secret]:
                 sources.bound, settings.secrets, where=f"[{settings.environment}.secrets]"
             )
             try:
-                return manager.get_many(options.only or manager.names())
+                return manager.get_many(options.only or manager.names()), manager.live()
             finally:
                 manager.close()
     finally:

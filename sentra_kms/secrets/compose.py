@@ -56,10 +56,14 @@ class Snapshot:
 
 
 class Composed(msgspec.Struct, frozen=True):
-    """A value, and when the oldest of what it is made of was made, as far as that is known."""
+    """A value, and when the oldest of what it is made of was made, as far as that is known.
+
+    `parts` are what a template was filled with, each of them as secret as the whole.
+    """
 
     secret: Secret
     created: datetime | None
+    parts: tuple[Secret, ...] = ()
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -95,7 +99,7 @@ def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) 
         version=",".join(versions) or None,
         expires=expires,
     )
-    return Composed(secret, created)
+    return Composed(secret, created, tuple(Secret(part.value.reveal()) for part in parts.values()))
 
 
 def _first(subject: str, source: SecretSource, snapshot: Snapshot, bound: Bound) -> _Part:

@@ -38,11 +38,12 @@ MAX_VIEWS = 1000  # names and references whose values are held
 class _View:
     """A composed value and how long it may be used without a look, in monotonic seconds."""
 
-    __slots__ = ("created", "fresh_until", "generation", "hard_until", "secret")
+    __slots__ = ("created", "fresh_until", "generation", "hard_until", "parts", "secret")
 
     def __init__(self, made: Composed, generation: int, fresh: float, hard: float) -> None:
         self.secret: Secret = made.secret
         self.created: datetime | None = made.created
+        self.parts: tuple[Secret, ...] = made.parts
         self.generation: int = generation
         self.fresh_until: float = fresh
         self.hard_until: float = hard
@@ -76,7 +77,7 @@ class SecretManager:
             bound, now=now, clock=clock, max_stale=max_stale, ttls=_ttls(entries), spawn=spawn
         )
         self._views: dict[str, _View] = {}
-        self._previous: dict[str, tuple[Secret, float]] = {}
+        self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
         self._watches: list[Watch] = []
         self._aio: AsyncSecrets | None = None
         self.after_fork()
@@ -231,9 +232,12 @@ class SecretManager:
         return found
 
     def live(self) -> list[Secret]:
-        """Return every value that is held, current and previous, for redaction."""
+        """Return every value that is held, current and previous, and its parts, for redaction."""
         values = [view.secret for view in list(self._views.values())]
-        values += [secret for secret, _ in list(self._previous.values())]
+        for secret, _, parts in list(self._previous.values()):
+            values += [secret, *parts]
+        for view in list(self._views.values()):
+            values += view.parts
         return values + [Secret(value.data.reveal()) for value in self._documents.values()]
 
     def held(self, secret: str) -> Secret | None:
@@ -331,9 +335,10 @@ class SecretManager:
             changed = before is not None and not _same(before.secret, made)
             if before is not None and not changed:
                 made = before.secret if before.secret.expires == made.expires else made
-                composed = Composed(made, composed.created)
+                composed = Composed(made, composed.created, composed.parts)
             if changed and before is not None:
-                self._previous[secret] = (before.secret, self._now() + self._max_stale)
+                until = self._now() + self._max_stale
+                self._previous[secret] = before.secret, until, before.parts
             self._views[secret] = _View(
                 composed,
                 generation,

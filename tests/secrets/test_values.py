@@ -508,3 +508,19 @@ def test_circle_of_credentials_is_named() -> None:
     }
     with pytest.raises(ConfigurationError, match="circle: a -> b -> a"):
         sentra_kms.load({"t": {"development": True, "backends": backends}}, "t")
+
+
+def test_parts_of_a_template_are_live_too(clock: ManualClock) -> None:
+    """Each is as secret as the whole, also the one that was replaced: logs are masked of them."""
+    source = Source(doc=b'{"user":"planted-user","password":"planted-1"}')
+    template = {
+        "template": "db://{user}:{password}@db",
+        "user": "fake://doc#user",
+        "password": "fake://doc#password",
+    }
+    made = make_manager(source, clock, URL=template)
+    made.get("URL")
+    source.answers["doc"] = b'{"user":"planted-user","password":"planted-2"}'
+    made.refresh("URL")
+    live = {secret.reveal() for secret in made.live()}
+    assert {"planted-user", "planted-1", "planted-2"} <= live
