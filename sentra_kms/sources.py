@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from types import TracebackType
 from typing import Self
 
@@ -51,23 +51,37 @@ class Sources:
         """Return a backend, bound now if it is not; raises what binding it does."""
         found = self._bindings.get(name)
         if found is None:
-            found = self._bindings[name] = self._bind(backend_config(self._settings, name))
+            found = self._bindings[name] = bind(
+                self._settings,
+                backend_config(self._settings, name),
+                clock=time.time,
+                secret=self.secret,
+                state={},
+                emit=self._emit,
+            )
         return found
 
-    def _bind(self, backend: BackendConfig) -> Binding:
-        settings = self._settings
-        host = Host(
-            name=backend.name,
-            environment=settings.environment,
-            development=settings.development,
-            clock=time.time,
-            secret=self.secret,
-            resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
-            state={},
-        )
-        return Binding(
-            backend.type, backend.settings, host, timeout=backend.timeout, emit=self._emit
-        )
+
+def bind(
+    settings: Settings,
+    backend: BackendConfig,
+    *,
+    clock: Callable[[], float],
+    secret: Callable[[Reference], KeyMaterial],
+    state: MutableMapping[str, object],
+    emit: Callable[[Event], None] | None,
+) -> Binding:
+    """Bind a backend of an environment; the rest is what its host lends it, and who observes."""
+    host = Host(
+        name=backend.name,
+        environment=settings.environment,
+        development=settings.development,
+        clock=clock,
+        secret=secret,
+        resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
+        state=state,
+    )
+    return Binding(backend.type, backend.settings, host, timeout=backend.timeout, emit=emit)
 
 
 def backend_config(settings: Settings, name: str) -> BackendConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -18,7 +17,6 @@ from sentra_kms.errors import (
     afresh,
 )
 from sentra_kms.events import Event
-from sentra_kms.hooktypes import Host
 from sentra_kms.keys.changes import Plan
 from sentra_kms.keys.document import Authenticator, AuthKey
 from sentra_kms.keys.outages import Outages
@@ -35,7 +33,7 @@ from sentra_kms.settings import (
     Policy,
     Settings,
 )
-from sentra_kms.sources import backend_config
+from sentra_kms.sources import backend_config, bind
 
 _AUTH_KEY_SIZE = 32
 
@@ -136,18 +134,14 @@ class Wiring:
         return before.bindings[name]
 
     def _bind(self, backend: BackendConfig) -> Binding:
-        settings, ground = self.settings, self._ground
-        host = Host(
-            name=backend.name,
-            environment=settings.environment,
-            development=settings.development,
+        ground = self._ground
+        return bind(
+            self.settings,
+            backend,
             clock=ground.clock,
             secret=self.secret,
-            resolve=lambda path: os.path.abspath(os.path.join(settings.base, path)),
             state=ground.states.setdefault(backend.name, {}),
-        )
-        return Binding(
-            backend.type, backend.settings, host, timeout=backend.timeout, emit=ground.emit
+            emit=ground.emit,
         )
 
     def _plan(self, keys: KeysSettings) -> Plan:

@@ -46,7 +46,7 @@ class DockerSecrets(SecretHooks, PartHooks):
     def __init__(self, host: Host, directory: str) -> None:
         self._name = host.name
         self._directory = directory
-        self._warn = ModeWarnings(lambda text: host.logger.warning("%s", text), WRITABLE_BY_OTHERS)
+        self._warn = ModeWarnings(host, WRITABLE_BY_OTHERS)
 
     @hookimpl
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:

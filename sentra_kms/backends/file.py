@@ -50,7 +50,7 @@ class FileSecrets(SecretHooks, PartHooks):
     def __init__(self, host: Host, directory: str | None) -> None:
         self._name = host.name
         self._directory = directory
-        self._warn = ModeWarnings(lambda text: host.logger.warning("%s", text), OPEN_TO_OTHERS)
+        self._warn = ModeWarnings(host, OPEN_TO_OTHERS)
 
     @hookimpl
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:

@@ -22,7 +22,7 @@ from sentra_kms.errors import (
     ServiceUnavailable,
     VendorError,
 )
-from sentra_kms.hooktypes import SecretValue
+from sentra_kms.hooktypes import Host, SecretValue
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
 
@@ -42,8 +42,8 @@ Warn = Callable[[str, int], None]
 class ModeWarnings:
     """Warns of each file once, not at every read; `bits` are the modes to warn of."""
 
-    def __init__(self, log: Callable[[str], None], bits: int) -> None:
-        self._log = log
+    def __init__(self, host: Host, bits: int) -> None:
+        self._host = host
         self._bits = bits
         self._told: set[tuple[str, int]] = set()
 
@@ -52,7 +52,9 @@ class ModeWarnings:
         if not mode & self._bits or (path, mode) in self._told:
             return
         self._told.add((path, mode))
-        self._log(f"{path} has mode {mode:o} and is open to other users: chmod 600 it")
+        self._host.logger.warning(
+            "%s has mode %o and is open to other users: chmod 600 it", path, mode
+        )
 
 
 def check_plain(reference: Reference, scheme: str) -> None:

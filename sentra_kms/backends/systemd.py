@@ -42,7 +42,7 @@ class SystemdSecrets(SecretHooks, PartHooks):
 
     def __init__(self, host: Host) -> None:
         self._name = host.name
-        self._warn = ModeWarnings(lambda text: host.logger.warning("%s", text), OPEN_TO_OTHERS)
+        self._warn = ModeWarnings(host, OPEN_TO_OTHERS)
 
     @hookimpl
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
