@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sentra_kms import wiring
+from sentra_kms import sources
 from sentra_kms.binding import Binding
 from sentra_kms.hooktypes import Finding
 from sentra_kms.testing import bench
@@ -76,5 +76,5 @@ def keep_within_budget(subject: BackendHarness, patch: pytest.MonkeyPatch) -> No
             return super().check()
 
     counted = subject.name
-    patch.setattr(wiring, "Binding", Counted)
+    patch.setattr(sources, "Binding", Counted)
     patch.setattr(bench, "Binding", Counted)
