@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
 from sentra_kms.errors import (
@@ -168,8 +168,13 @@ def _read(file: int, path: str, warn: Warn) -> SecretValue:
     if status.st_size > MAX_SECRET:
         raise MalformedInput(f"{path} is larger than {MAX_SECRET} bytes: not a secret")
     warn(path, stat.S_IMODE(status.st_mode))
-    created = datetime.fromtimestamp(status.st_mtime, UTC)
-    return SecretValue(_read_whole(file, path), created=created)
+    return SecretValue(_read_whole(file, path), created=_time(status.st_mtime))
+
+
+def _time(seconds: float) -> datetime | None:
+    with suppress(ValueError, OverflowError, OSError):  # file systems hold years that are no dates
+        return datetime.fromtimestamp(seconds, UTC)
+    return None
 
 
 def _read_whole(file: int, path: str) -> KeyMaterial:
@@ -189,7 +194,7 @@ def _translate(error: OSError, path: str) -> tuple[KMSError, VendorError]:
         return SecretNotFound(
             f"{path} does not exist: put the secret there, or correct the path"
         ), cause
-    if error.errno == errno.EISDIR:
+    if error.errno in {errno.EISDIR, errno.ENXIO, errno.ENODEV}:  # a socket, a device of nothing
         return AccessDenied(f"{path} is not a regular file"), cause
     if error.errno in {errno.EACCES, errno.EPERM, errno.ELOOP}:
         return AccessDenied(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -134,6 +135,38 @@ def test_directory_is_no_secret(make: Make, mount: Path) -> None:
     for name in ("folder", "pipe", "folder/"):
         with pytest.raises(AccessDenied, match="not a regular file"):
             fetch(part, f"x://{name}")
+
+
+def test_socket_is_no_secret(make: Make, mount: Path) -> None:
+    """A socket is refused for good, and not taken for a source that is away for a while."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        descriptor = os.open(
+            mount, os.O_RDONLY
+        )  # a socket's path is short, and a test's may not be
+        listening.bind(f"/proc/self/fd/{descriptor}/s")
+        os.close(descriptor)
+        with pytest.raises(AccessDenied, match="not a regular file"):
+            fetch(make(mount), "x://s")
+
+
+def test_year_that_is_no_date(make: Make, mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose time is beyond every calendar is read; it does not tell when it was written."""
+    put(mount / "one", b"first")
+    os.utime(mount / "one", (2.0**40, 2.0**40))
+    if os.stat(mount / "one").st_mtime < 2.0**40:  # this file system has no such year
+        monkeypatch.setattr(os, "fstat", _far_future(os.fstat))
+    answer = make(mount).fetch_secret(SecretRequest(Reference("x://one")), 5.0)
+    assert answer.data.reveal() == b"first"
+    assert answer.created is None
+
+
+def _far_future(fstat: Callable[[int], os.stat_result]) -> Callable[[int], os.stat_result]:
+    def found(file: int) -> os.stat_result:
+        fields = list(fstat(file))
+        fields[8] = 2**40  # st_mtime
+        return os.stat_result(fields)
+
+    return found
 
 
 def test_link_inside_is_followed(make: Make, mount: Path) -> None:
