@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
+from sentra_kms.secrets.compose import named
 
 if TYPE_CHECKING:
     from sentra_kms.secrets.manager import SecretManager
@@ -49,8 +50,11 @@ class AsyncSecrets:
 
     async def get_many(self, secrets: Iterable[str]) -> dict[str, Secret]:
         """Return several secrets; see `SecretManager.get_many`."""
-        names = tuple(secrets)
-        return dict(await self._share(("get_many", names), partial(self._manager.get_many, names)))
+        names = named(secrets)
+        held = self._manager.held_together(names)
+        if held is not None:
+            return held
+        return dict(await self._share(("get_many", *names), partial(self._manager.get_many, names)))
 
     async def refresh(self, secret: str) -> Secret:
         """Ask the source now; see `SecretManager.refresh`."""
@@ -75,13 +79,18 @@ class AsyncSecrets:
             return cast("_T", await asyncio.shield(flight))
         except KMSError as error:
             failure = afresh(error)  # one object raised in many tasks would collect their frames
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not flight.cancelled() or (task is not None and task.cancelling()):
+                raise
+            failure = _closed()  # nobody cancelled this task: close() gave up a look not begun
         raise failure
 
     def _start(
         self, loop: asyncio.AbstractEventLoop, work: Callable[[], object]
     ) -> asyncio.Future[object]:
         if self._closed:
-            raise UnsupportedOperation("these secrets are closed: load() again")
+            raise _closed()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(MAX_THREADS, "sentra-kms-secrets-aio")
         return loop.run_in_executor(self._pool, copy_context().run, work)
@@ -91,3 +100,7 @@ def _land(flights: _Flights, key: object, done: asyncio.Future[object]) -> None:
     flights.pop(key, None)
     if not done.cancelled():
         done.exception()  # seen, also if every waiter was cancelled
+
+
+def _closed() -> KMSError:
+    return UnsupportedOperation("these secrets are closed: load() again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -11,7 +11,7 @@ from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, afresh
 from sentra_kms.hooktypes import SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
-from sentra_kms.secrets.documents import Documents, Held
+from sentra_kms.secrets.documents import DEFAULT_TTL, Documents, Held
 from sentra_kms.secrets.fetch import LOCAL, Bound
 from sentra_kms.secrets.template import render
 from sentra_kms.secrets.transforms import apply, drop_newline, pick_field
@@ -147,3 +147,27 @@ def _of_reference(document: KeyMaterial, reference: Reference, bound: Bound) -> 
     if bound(reference.backend).kind in LOCAL and ("newline", "keep") not in reference.options:
         return drop_newline(document)
     return document
+
+
+def same(one: Secret, other: Secret) -> bool:
+    """Whether two values are one version of a secret."""
+    return one.version == other.version and one == other
+
+
+def ttls_of(entries: Mapping[str, SecretEntry]) -> dict[Reference, float]:
+    """Return the time to live of each document: the shortest that a secret made of it has."""
+    found: dict[Reference, float] = {}
+    for entry in entries.values():
+        for source in entry.parts.values():
+            for reference in source.references:
+                ttl = entry.ttl or DEFAULT_TTL
+                document = reference.document
+                found[document] = min(ttl, found.get(document, ttl))
+    return found
+
+
+def named(secrets: Iterable[str]) -> list[str]:
+    """Return names, each once; raises `MalformedInput` for one name, which is no list of them."""
+    if isinstance(secrets, str):
+        raise MalformedInput("get_many takes a list of names: of one name use get")
+    return list(dict.fromkeys(secrets))

@@ -57,12 +57,12 @@ class Held:
 
 
 class _Slot:
-    """One document's lock and what the last look came to; `begun` and `ended` count looks."""
+    """One document's lock and what the last look came to, which `begun` and `ended` tell."""
 
     __slots__ = ("begun", "ended", "failure", "held", "lock", "quiet_until", "renewing")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = _new_lock()
         self.held: Held | None = None
         self.failure: KMSError | None = None
         self.begun = -1
@@ -103,10 +103,10 @@ class Documents:
 
     def after_fork(self) -> None:
         """Replace locks that other threads may have held when this child was forked."""
-        self._lock = threading.Lock()
+        self._lock = _new_lock()
         self._background = 0
         for slot in self._slots.values():
-            slot.lock = threading.Lock()
+            slot.lock = _new_lock()
             slot.renewing = False
         self.generation += 1
 
@@ -124,14 +124,7 @@ class Documents:
         found = self._usable(document, slot)
         if found is not None:
             return found
-        asked = next(self._ticks)
-        with slot.lock:
-            if slot.ended > asked:
-                return self._outcome(slot)  # of a look that ended while this one waited
-            if self._now() < slot.quiet_until and slot.failure is not None:
-                raise afresh(slot.failure)
-            self._look(document, slot)
-            return self._outcome(slot)
+        return self._shared(document, slot, next(self._ticks))
 
     def get_many(self, documents: Sequence[Reference]) -> dict[Reference, Held | KMSError]:
         """Ask for all that is due, together; return what that came to."""
@@ -166,25 +159,33 @@ class Documents:
         found: dict[Reference, Held | KMSError],
     ) -> None:
         asked = next(self._ticks)
+        every = [(document, self._slot(document)) for document in documents]
         with ExitStack() as locks:
             slots: list[tuple[Reference, _Slot]] = []
-            every: list[tuple[Reference, _Slot]] = []
-            for document in sorted(documents):  # in one order: no two calls wait for each other
-                slot = self._slot(document)
-                locks.enter_context(slot.lock)
-                every.append((document, slot))
+            for document, slot in every:
+                # Who holds locks waits for none, so that no two calls wait for each other.
+                if not slot.lock.acquire(blocking=False):
+                    continue
+                locks.callback(slot.lock.release)
                 if slot.ended < asked and self._now() >= slot.quiet_until:
                     slots.append((document, slot))
             begun = next(self._ticks)
             outcomes = in_one_call(batch, [document for document, _ in slots]) if slots else []
             for (document, slot), outcome in zip(slots, outcomes, strict=True):
-                slot.begun = begun
-                self._take(document, slot, outcome)
-            for document, slot in every:
-                try:
-                    found[document] = self._outcome(slot)
-                except KMSError as error:
-                    found[document] = afresh(error)
+                self._take(document, slot, outcome, begun)
+        for document, slot in every:
+            try:
+                found[document] = self._shared(document, slot, asked)
+            except KMSError as error:
+                found[document] = afresh(error)
+
+    def _shared(self, document: Reference, slot: _Slot, asked: int) -> Held:
+        """Return what a look that ended after `asked` came to, or one that is made now."""
+        with slot.lock:
+            quiet = self._now() < slot.quiet_until and slot.failure is not None
+            if slot.ended < asked and not quiet:
+                self._look(document, slot)
+            return self._outcome(slot)
 
     def renew(self, document: Reference) -> Held:
         """Ask the source now, whatever is held; threads that ask at once share one look.
@@ -196,7 +197,7 @@ class Documents:
         with slot.lock:
             if slot.begun < asked:
                 self._look(document, slot)
-            if slot.failure is not None:
+            if slot.failure is not None and not isinstance(slot.failure, SecretNotFound):
                 raise afresh(slot.failure)
             return self._outcome(slot)
 
@@ -285,37 +286,39 @@ class Documents:
                 self._background = max(0, self._background - 1)
 
     def _look(self, document: Reference, slot: _Slot) -> None:
-        slot.begun = next(self._ticks)
+        begun = next(self._ticks)
         try:
             outcome: Outcome = fetch_document(self._bound, document)
         except KMSError as error:
             outcome = afresh(error)
-        self._take(document, slot, outcome)
+        self._take(document, slot, outcome, begun)
 
-    def _take(self, document: Reference, slot: _Slot, outcome: Outcome) -> None:
-        now = self._now()
-        before = slot.held
-        slot.ended = next(self._ticks)
-        slot.failure = None
+    def _take(self, document: Reference, slot: _Slot, outcome: Outcome, begun: int) -> None:
+        now, before = self._now(), slot.held
+        held: Held | None = None
+        failure: KMSError | None = None
+        quiet = float("-inf")
         if isinstance(outcome, SecretValue):
-            fresh, hard = self._times(document, outcome, now)
-            slot.held = Held(outcome, None, fresh, hard)
-            slot.quiet_until = float("-inf")
+            held = Held(outcome, None, *self._times(document, outcome, now))
+        elif isinstance(outcome, SecretNotFound):
+            failure = outcome
+            held = Held(None, outcome, now + NEGATIVE_TTL, now + NEGATIVE_TTL)
         else:
-            slot.failure = outcome
+            failure = outcome
             pause = RETRY_AFTER if before is not None and before.value is not None else 0.0
             if isinstance(outcome, Throttled) and outcome.retry_after is not None:
                 pause = max(pause, min(MAX_PAUSE, outcome.retry_after))
-            slot.quiet_until = now + pause
-            if isinstance(outcome, SecretNotFound):
-                slot.held = Held(None, outcome, now + NEGATIVE_TTL, now + NEGATIVE_TTL)
-                slot.quiet_until = float("-inf")
-            elif _passes(outcome) and before is not None and before.value is not None:
-                before.fresh_until = min(before.hard_until, now + self._jittered(RETRY_AFTER))
-            else:
-                slot.held = None
-        if slot.held is not before and not (
-            before is not None and slot.held is not None and before.value == slot.held.value
+            quiet = now + pause
+            if _passes(outcome) and before is not None and before.value is not None:
+                held = before
+                held.fresh_until = min(held.hard_until, now + self._jittered(RETRY_AFTER))
+        last = begun, next(self._ticks), held, failure, quiet
+        if slot.begun > begun:
+            return  # a signal handler looked while this look was under way, and knows better
+        # Nothing is called since that comparison, so that no handler comes between.
+        slot.begun, slot.ended, slot.held, slot.failure, slot.quiet_until = last
+        if held is not before and not (
+            before is not None and held is not None and before.value == held.value
         ):
             self.generation += 1
 
@@ -347,6 +350,10 @@ class Documents:
 def _passes(error: KMSError) -> bool:
     """Whether a value is used on for a while after this error: nobody said that it is wrong."""
     return error.retryable or isinstance(error, MalformedInput)
+
+
+def _new_lock() -> threading.RLock:
+    return threading.RLock()  # a signal handler may ask while its own thread looks
 
 
 def _in_thread(work: Callable[[], None]) -> None:

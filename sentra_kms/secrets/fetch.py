@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime
 from functools import partial
@@ -87,11 +88,13 @@ def side_by_side(work: Sequence[Callable[[], None]]) -> None:
         threading.Thread(target=copy_context().run, args=[do], name="sentra-kms-fetch", daemon=True)
         for _ in range(min(MAX_AT_ONCE, len(work)) - 1)
     ]
-    for thread in threads:
-        thread.start()
+    with suppress(RuntimeError):  # no more can be started: those that could, and this one, do it
+        for thread in threads:
+            thread.start()
     do()
     for thread in threads:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 def _attempt(fetch: Callable[[], SecretValue]) -> Outcome:

@@ -18,7 +18,7 @@ from sentra_kms.errors import (
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
-from sentra_kms.secrets.compose import Composed, Snapshot, compose
+from sentra_kms.secrets.compose import Composed, Snapshot, compose, named, same, ttls_of
 from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
 from sentra_kms.secrets.fetch import Bound
 from sentra_kms.settings import SecretEntry, SecretSource
@@ -74,7 +74,7 @@ class SecretManager:
         self._max_stale = max_stale
         self._where = where
         self._documents = Documents(
-            bound, now=now, clock=clock, max_stale=max_stale, ttls=_ttls(entries), spawn=spawn
+            bound, now=now, clock=clock, max_stale=max_stale, ttls=ttls_of(entries), spawn=spawn
         )
         self._views: dict[str, _View] = {}
         self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
@@ -85,7 +85,7 @@ class SecretManager:
 
     def after_fork(self) -> None:
         """Start the child with locks of its own, and its watches anew at the next look."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask while a value is put away
         self._asleep = bool(self._watches)
 
     def __repr__(self) -> str:
@@ -102,9 +102,13 @@ class SecretManager:
 
     def adopt(self, entries: Mapping[str, SecretEntry], max_stale: float) -> None:
         """Go on by other declarations; what is held of sources stays for as long as it may."""
-        self._entries, self._max_stale = entries, max_stale
-        self._documents.adopt(max_stale, _ttls(entries))
-        self._views.clear()
+        with self._lock:
+            self._entries, self._max_stale = entries, max_stale
+            self._documents.adopt(max_stale, ttls_of(entries))
+            for view in list(
+                self._views.values()
+            ):  # kept to tell a change from, and for nothing else
+                view.fresh_until = view.hard_until = float("-inf")
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the declared secrets, sorted."""
@@ -133,10 +137,8 @@ class SecretManager:
         Those that are fields of one document are of one state of it, also while it is rotated.
         Raises the first error, in the order of the names.
         """
-        if isinstance(secrets, str):
-            raise MalformedInput("get_many takes a list of names: of one name use get")
-        names = list(dict.fromkeys(secrets))
-        held = self._held_together(names)
+        names = named(secrets)
+        held = self.held_together(names)
         if held is not None:
             return held
         entries = {name: self._entry(name) for name in names}
@@ -194,7 +196,8 @@ class SecretManager:
 
         entry = self._entry(secret)
         view = self._views.get(secret)
-        seen = self.get(secret) if view is None else view.secret
+        found = self.get(secret)
+        seen = found if view is None else view.secret  # what this process went by until now
         every = interval if interval is not None else entry.ttl or DEFAULT_TTL
         if not every > 0:
             raise MalformedInput("a watch asks every so many seconds, more than none")
@@ -202,6 +205,7 @@ class SecretManager:
         with self._lock:
             self._watches.append(watch)
         watch.start()
+        watch.wake()  # to tell of what has changed before it was there
         return watch
 
     def environ(self) -> SecretEnviron:
@@ -233,11 +237,10 @@ class SecretManager:
 
     def live(self) -> list[Secret]:
         """Return every value that is held, current and previous, and its parts, for redaction."""
-        values = [view.secret for view in list(self._views.values())]
+        views = list(self._views.values())
+        values = [each for view in views for each in (view.secret, *view.parts)]
         for secret, _, parts in list(self._previous.values()):
             values += [secret, *parts]
-        for view in list(self._views.values()):
-            values += view.parts
         return values + [Secret(value.data.reveal()) for value in self._documents.values()]
 
     def held(self, secret: str) -> Secret | None:
@@ -265,8 +268,10 @@ class SecretManager:
 
     def close(self) -> None:
         """Stop every watch, forget every value, and hold none from now on."""
-        for watch in list(self._watches):
-            watch.stop()
+        if self._watches:
+            from sentra_kms.secrets.watch import stop_all
+
+            stop_all(self._watches)
         if self._aio is not None:
             self._aio.close()
         self._documents.close()
@@ -313,26 +318,37 @@ class SecretManager:
         except MalformedInput as error:
             failure = afresh(error)
         else:
-            return self._kept(secret, made, snapshot)
-        view, now = self._views.get(secret), self._now()
+            return self._kept(secret, entry, made, snapshot)
         for document in snapshot.seen:
             self._documents.doubt(document)  # it may be half written: look again soon
-        if not coast or view is None or now >= view.hard_until:
-            raise failure
+        with self._lock:
+            generation = self._documents.generation
+            view, now = self._views.get(secret), self._now()
+            if not coast or view is None or now >= view.hard_until:
+                raise failure
+            if self._is_current(secret, entry, snapshot):
+                view.fresh_until = min(view.hard_until, now + RETRY_AFTER)
+                view.generation = generation
         _logger().warning("%s: its new value is not used: %s", secret, failure.message)
-        view.fresh_until = min(view.hard_until, now + RETRY_AFTER)
-        view.generation = self._documents.generation
         return view.secret
 
-    def _kept(self, secret: str, composed: Composed, snapshot: Snapshot) -> Secret:
+    def _is_current(self, secret: str, entry: SecretEntry, snapshot: Snapshot) -> bool:
+        """Whether this is what is declared, and what its documents hold, now."""
+        return (self._entries.get(secret) is entry or "://" in secret) and all(
+            self._documents.is_current(document, held) for document, held in snapshot.seen.items()
+        )
+
+    def _kept(
+        self, secret: str, entry: SecretEntry, composed: Composed, snapshot: Snapshot
+    ) -> Secret:
         """Hold a value, unless what it is made of has changed meanwhile; note a change."""
         made = composed.secret
         with self._lock:
             generation = self._documents.generation
-            if not all(self._documents.is_current(d, h) for d, h in snapshot.seen.items()):
+            if not self._is_current(secret, entry, snapshot):
                 return made
             before = self._views.get(secret)
-            changed = before is not None and not _same(before.secret, made)
+            changed = before is not None and not same(before.secret, made)
             if before is not None and not changed:
                 made = before.secret if before.secret.expires == made.expires else made
                 composed = Composed(made, composed.created, composed.parts)
@@ -355,7 +371,7 @@ class SecretManager:
                 watch.wake()
         return made
 
-    def _held_together(self, names: list[str]) -> dict[str, Secret] | None:
+    def held_together(self, names: list[str]) -> dict[str, Secret] | None:
         """Return values that are held if all of them are, of one state of all documents."""
         generation = self._documents.generation
         found: dict[str, Secret] = {}
@@ -374,22 +390,6 @@ class SecretManager:
             self._asleep = False
             for watch in self._watches:
                 watch.start()
-
-
-def _same(one: Secret, other: Secret) -> bool:
-    return one.version == other.version and one == other
-
-
-def _ttls(entries: Mapping[str, SecretEntry]) -> dict[Reference, float]:
-    """Return the time to live of each document: the shortest that a secret made of it has."""
-    found: dict[Reference, float] = {}
-    for entry in entries.values():
-        for source in entry.parts.values():
-            for reference in source.references:
-                ttl = entry.ttl or DEFAULT_TTL
-                document = reference.document
-                found[document] = min(ttl, found.get(document, ttl))
-    return found
 
 
 def _logger() -> logging.Logger:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import monotonic as _now
 from typing import TYPE_CHECKING, Self
 
 from sentra_kms.errors import KMSError, afresh
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
+from sentra_kms.secrets.compose import same
 
 if TYPE_CHECKING:
     from sentra_kms.secrets.manager import SecretManager
@@ -53,7 +57,7 @@ class Watch:
 
     def after_fork(self) -> None:
         """Forget the thread, which stayed in the parent; the manager starts another."""
-        self._wake = threading.Event()
+        self._calls: SimpleQueue[None] = SimpleQueue()  # no Event: signal handlers put to it, too
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -67,31 +71,47 @@ class Watch:
 
     def wake(self) -> None:
         """Look now: somebody saw a change."""
-        self._wake.set()
+        self._calls.put(None)
 
     def stop(self) -> None:
         """End the watch: no call back begins after this returns, unless it was made in one.
 
         Waits up to 5 s for a call back that is running. May be called more than once.
         """
+        stop_all([self])
+
+    def end(self) -> None:
+        """End the watch, and wait for nothing."""
         self._stopped = True
-        self._wake.set()
+        self._calls.put(None)
         self._manager.forget(self)
+
+    def join(self, seconds: float) -> None:
+        """Wait for a call back that is running, unless it is this that calls."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(STOP_TIME)
+            thread.join(seconds)
 
     def _run(self) -> None:
         while True:
-            woken = self._wake.wait(self._pause())
-            self._wake.clear()
+            woken = self._is_woken()
             if self._is_over():
                 return
             found = self._look(asking=not woken)
-            if found is None or self._is_over() or _same(found, self._seen):
+            if found is None or self._is_over() or same(found, self._seen):
                 continue
             self._seen = found
             self._tell(self._callback, found)
+
+    def _is_woken(self) -> bool:
+        """Wait until it is time to look; whether somebody saw a change before."""
+        woken = False
+        wait = min(self._pause(), threading.TIMEOUT_MAX)
+        with suppress(Empty):
+            while True:  # several are one
+                self._calls.get(timeout=0 if woken else wait)
+                woken = True
+        return woken
 
     def _is_over(self) -> bool:
         return self._stopped
@@ -115,7 +135,7 @@ class Watch:
     def _tell(self, callback: Callable[..., object], what: object) -> None:
         try:
             callback(what)
-        except Exception as error:  # noqa: BLE001 - one bad call back does not end the watch
+        except BaseException as error:  # noqa: BLE001 - no call back, nor sys.exit, ends a watch
             # Its text and traceback are foreign and may hold the value, so only its kind is told.
             _log.error(
                 "the callback of the watched secret %s raised %s", self.secret, type(error).__name__
@@ -125,5 +145,11 @@ class Watch:
         return self._interval * (1 - _JITTER * int.from_bytes(os.urandom(2), "big") / 0xFFFF)
 
 
-def _same(one: Secret, other: Secret) -> bool:
-    return one.version == other.version and one == other
+def stop_all(watches: Iterable[Watch]) -> None:
+    """End watches; wait for call backs that are running no longer than for one."""
+    ended = list(watches)
+    for watch in ended:
+        watch.end()
+    deadline = _now() + STOP_TIME
+    for watch in ended:
+        watch.join(max(0.0, deadline - _now()))

@@ -11,9 +11,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from sentra_kms.errors import KMSError, SecretNotFound, ServiceUnavailable, UnsupportedOperation
+from sentra_kms.errors import (
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    ServiceUnavailable,
+    UnsupportedOperation,
+)
 from sentra_kms.events import actor as acting
 from sentra_kms.events import current_actor
+from sentra_kms.material import Secret
+from sentra_kms.secrets import aio
 from sentra_kms.secrets.manager import SecretManager
 from tests.conftest import ManualClock
 from tests.secrets.sources import PATIENCE, Source, make_manager
@@ -94,8 +102,8 @@ def test_tasks_share_a_look(clock: ManualClock) -> None:
     async def main() -> None:
         tasks = [asyncio.create_task(made.aio.get("A")) for _ in range(1000)]
         await reach(slow.asked.is_set)
-        named = [t for t in threading.enumerate() if t.name.startswith("sentra-kms-secrets-aio")]
-        assert len(named) == 1
+        assert made.aio._pool is not None
+        assert len(made.aio._pool._threads) == 1
         slow.go.set()
         assert {secret.reveal() for secret in await asyncio.gather(*tasks)} == {"value"}
 
@@ -219,6 +227,50 @@ def test_after_close(clock: ManualClock) -> None:
     with pytest.raises(UnsupportedOperation):
         asyncio.run(main(face.get("A")))
     assert issubclass(UnsupportedOperation, KMSError)
+
+
+def test_close_ends_who_waits_for_a_thread(clock: ManualClock) -> None:
+    """A look that had no thread yet is refused at `close`; its task is not taken for cancelled."""
+    slow = Slow()
+    names = [f"fake://a{number}" for number in range(aio.MAX_THREADS + 1)]
+    source = Source(**{name.removeprefix("fake://"): slow for name in names})
+    made = make_manager(source, clock)
+
+    async def main() -> list[BaseException | Secret]:
+        tasks = [asyncio.create_task(made.aio.get(name)) for name in names]
+        await reach(lambda: len(source.asked) == aio.MAX_THREADS)
+        made.aio.close()
+        await reach(tasks[-1].done)
+        slow.go.set()
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    *found, last = asyncio.run(main())
+    assert [each.reveal() for each in found if isinstance(each, Secret)] == ["value"] * len(found)
+    assert isinstance(last, UnsupportedOperation)
+    made.close()
+
+
+def test_one_name_is_no_list_of_names(clock: ManualClock) -> None:
+    """Text would be taken for its letters."""
+    made = make_manager(Source(a=b"x"), clock, A="fake://a")
+    with pytest.raises(MalformedInput, match="of one name use get"):
+        asyncio.run(made.aio.get_many("A"))  # type: ignore[func-returns-value, unused-ignore]
+    made.close()
+
+
+def test_held_values_need_no_thread(clock: ManualClock) -> None:
+    """Neither one that is held nor several start a thread."""
+    made = make_manager(Source(a=b"x", b=b"y"), clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+
+    async def main() -> None:
+        assert (await made.aio.get("A")).reveal() == "x"
+        found = await made.aio.get_many(["B", "A"])
+        assert {name: each.reveal() for name, each in found.items()} == {"B": "y", "A": "x"}
+
+    asyncio.run(main())
+    assert made.aio._pool is None
+    made.close()
 
 
 def test_asyncio_is_imported_only_when_it_is_used() -> None:

@@ -23,10 +23,11 @@ from sentra_kms.events import actor
 from sentra_kms.hookspecs import BatchSecretHooks, hookimpl
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial, Secret
+from sentra_kms.reference import Reference
 from sentra_kms.secrets import documents, manager
 from tests.binding.fakes import Secrets, bind
 from tests.conftest import ManualClock
-from tests.secrets.sources import PATIENCE, Source, make_manager
+from tests.secrets.sources import PATIENCE, Source, entries, make_manager
 
 DOWN = ServiceUnavailable("the source is down")
 
@@ -649,3 +650,98 @@ def test_fork_while_a_fetch_holds_the_lock(clock: ManualClock) -> None:
     with os.fdopen(receive, "rb") as answer:
         assert answer.read() == b"of the child"
     assert os.waitpid(child, 0)[1] == 0
+
+
+# --- chains, other declarations, races ----------------------------------------------------------
+
+
+def test_throttled_source_is_coasted_through(clock: ManualClock) -> None:
+    """While a source asks to be left alone the last value is used, however short its time."""
+    source = Source(a=b"last good")
+    made = make_manager(source, clock, A={"from": "fake://a", "ttl": "10s"})
+    made.get("A")
+    source.down = Throttled("later", retry_after=60)
+    for _ in range(70):
+        clock.advance(1)
+        assert made.get("A").reveal() == "last good"
+    assert len(source.asked) <= 4
+
+
+def test_refresh_of_a_chain_is_kept(clock: ManualClock) -> None:
+    """Also if the first of a chain is not there a refreshed value is held, and its change told."""
+    source = Source(b=b"one")
+    made = make_manager(source, clock, A={"from": ["fake://a", "fake://b"]})
+    made.get("A")
+    source.answers["b"] = b"two"
+    assert made.refresh("A").reveal() == "two"
+    assert made.previous("A") == Secret(b"one")
+    held = made.held("A")
+    assert held is not None
+    assert held.reveal() == "two"
+
+
+def test_value_of_an_earlier_configuration_is_not_kept(clock: ManualClock) -> None:
+    """What was being fetched while other declarations were adopted is not held under the name."""
+    source = Source(old=b"old", new=b"new")
+    made = make_manager(source, clock, A="fake://old", GONE="fake://old")
+
+    def adopting() -> bytes:
+        made.adopt(entries({"A": "fake://new"}), 3600.0)
+        return b"old"
+
+    source.answers["old"] = adopting
+    assert made.get("A").reveal() == "old"
+    assert made.get("A").reveal() == "new"
+    made.adopt(entries({"A": "fake://old", "GONE": "fake://other"}), 3600.0)
+    source.answers["other"] = adopting
+    assert made.get("GONE").reveal() == "old"
+    with pytest.raises(SecretNotFound):
+        made.get("GONE")
+
+
+def test_change_by_another_configuration_is_a_change(clock: ManualClock) -> None:
+    """A name that is declared anew as another reference has its earlier value as the previous."""
+    source = Source(a=b"one", b=b"two", c=b"")
+    made = make_manager(source, clock, A="fake://a")
+    made.get("A")
+    made.adopt(entries({"A": "fake://b"}), 3600.0)
+    assert made.held("A") is None
+    assert made.get("A").reveal() == "two"
+    assert made.previous("A") == Secret(b"one")
+    made.adopt(entries({"A": "fake://c"}), 3600.0)
+    with pytest.raises(MalformedInput):  # the value of the earlier reference is no answer
+        made.get("A")
+
+
+def test_good_value_that_comes_while_a_torn_one_is_read_is_used(clock: ManualClock) -> None:
+    """The last good value is not held over a new one that was fetched behind it meanwhile."""
+    source = Source(a=b'{"f":"one"}')
+    made = make_manager(source, clock, A="fake://a#f")
+    made.get("A")
+    source.answers["a"] = b"torn"
+    clock.advance(2 * documents.DEFAULT_TTL + 1)
+    doubt = made._documents.doubt
+
+    def meanwhile(document: Reference) -> None:
+        made._documents.doubt = doubt  # type: ignore[method-assign]
+        source.answers["a"] = b'{"f":"two"}'
+        made._documents.renew(document)
+
+    made._documents.doubt = meanwhile  # type: ignore[method-assign]
+    made.get("A")
+    assert made.get("A").reveal() == "two"
+
+
+def test_get_many_where_no_thread_can_be_started(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process that is out of threads the one that asks fetches alone."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    source = Source(a=b"1", b=b"2", c=b"3")
+    made = make_manager(source, clock)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    found = made.get_many(["fake://a", "fake://b", "fake://c"])
+    assert [each.reveal() for each in found.values()] == ["1", "2", "3"]

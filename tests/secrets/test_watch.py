@@ -13,6 +13,7 @@ import pytest
 from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, ServiceUnavailable
 from sentra_kms.hooktypes import SecretValue
 from sentra_kms.material import KeyMaterial, Secret
+from sentra_kms.secrets import watch
 from sentra_kms.secrets.manager import SecretManager
 from tests.conftest import ManualClock
 from tests.secrets.sources import PATIENCE, Source, make_manager
@@ -181,14 +182,14 @@ def test_error_callback_that_raises(
 def test_stop(source: Source, made: SecretManager) -> None:
     """After `stop` nobody is called and nobody asks; it may be called again, also in a callback."""
     told: list[str] = []
-    with made.watch("A", lambda s: told.append(s.reveal()), interval=OFTEN) as watch:
+    with made.watch("A", lambda s: told.append(s.reveal()), interval=OFTEN) as handle:
         looks(source)
-    watch.stop()
+    handle.stop()
     until(lambda: not any(t.name.startswith("sentra-kms-watch") for t in threading.enumerate()))
     source.answers["a"] = b"two"
     made.refresh("A")
     assert told == []
-    assert repr(watch) == "Watch('A', stopped)"
+    assert repr(handle) == "Watch('A', stopped)"
 
     calls: list[str] = []
 
@@ -260,3 +261,106 @@ def test_fork(source: Source, made: SecretManager) -> None:
         assert answer.read() == "in the child"
     assert os.waitpid(child, 0)[1] == 0
     assert told == []
+
+
+def test_value_past_its_hard_maximum_is_not_begun_from(
+    source: Source, made: SecretManager, clock: ManualClock
+) -> None:
+    """`watch` raises as `get` does, also if a value was held once; a change meanwhile is told."""
+    made.get("A")
+    clock.advance(3601)
+    source.down = ServiceUnavailable("down")
+    with pytest.raises(ServiceUnavailable):
+        made.watch("A", lambda _: None, interval=SELDOM)
+    assert made._watches == []
+    source.down = None
+    source.answers["a"] = b"two"
+    clock.advance(5)
+    told: list[str] = []
+    made.watch("A", lambda s: told.append(s.reveal()), interval=SELDOM)
+    until(lambda: told)
+    assert told == ["two"]
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_callback_that_exits_does_not_end_the_watch(
+    end: type[BaseException],
+    source: Source,
+    made: SecretManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`sys.exit` in a callback would end its thread without a word; later changes are told."""
+    told: list[str] = []
+
+    def callback(secret: Secret) -> None:
+        told.append(secret.reveal())
+        raise end(secret.reveal())
+
+    made.watch("A", callback, interval=OFTEN)
+    for value in ("planted-s3cr3t-value", "three"):
+        source.answers["a"] = value.encode()
+        until(lambda value=value: value in told)  # type: ignore[misc]
+    until(lambda: caplog.text.count(end.__name__) == 2)
+    assert "planted" not in caplog.text
+
+
+@pytest.mark.parametrize("interval", [float("inf"), 1e12])
+def test_interval_that_no_clock_waits_for(
+    interval: float, source: Source, made: SecretManager
+) -> None:
+    """Who never wants the source to be asked is still told of what others see."""
+    told: list[str] = []
+    made.watch("A", lambda s: told.append(s.reveal()), interval=interval)
+    for value in ("two", "three"):
+        source.answers["a"] = value.encode()
+        made.refresh("A")
+        until(lambda value=value: value in told)  # type: ignore[misc]
+    assert told == ["two", "three"]
+
+
+def test_change_by_refresh_of_a_chain_is_told_at_once(clock: ManualClock) -> None:
+    """A `refresh` wakes the watch also if the first of the references is not there."""
+    source = Source(b=b"one")
+    made = make_manager(source, clock, A={"from": ["fake://a", "fake://b"]})
+    told: list[str] = []
+    made.watch("A", lambda s: told.append(s.reveal()), interval=SELDOM)
+    source.answers["b"] = b"two"
+    made.refresh("A")
+    until(lambda: told)
+    made.close()
+    assert told == ["two"]
+
+
+def test_close_waits_for_all_callbacks_together(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callbacks that block hold up `close` for one time, not for one each."""
+    monkeypatch.setattr(watch, "STOP_TIME", 5.0)
+    waited: list[float] = []
+    go, blocked = threading.Event(), threading.Semaphore(0)
+
+    def block(_: Secret) -> None:
+        blocked.release()
+        go.wait(PATIENCE)
+
+    source = Source(a=b"one")
+    made = make_manager(source, clock, A="fake://a")
+    for _ in range(4):
+        made.watch("A", block, interval=SELDOM)
+    source.answers["a"] = b"two"
+    made.refresh("A")
+    for _ in range(4):
+        assert blocked.acquire(timeout=PATIENCE)
+    times = iter([0.0, 0.0, 2.0, 4.0, 6.0])  # of the clock at each look
+    monkeypatch.setattr(watch, "_now", lambda: next(times))
+    join = threading.Thread.join
+
+    def spy(thread: threading.Thread, timeout: float | None = None) -> None:
+        assert timeout is not None
+        waited.append(timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", spy)
+    made.close()
+    monkeypatch.setattr(threading.Thread, "join", join)
+    go.set()
+    assert waited == [5.0, 3.0, 1.0, 0.0]
