@@ -1,7 +1,8 @@
 """Masking secret values in text and bytes: in log records, and in what a child process writes.
 
 A value is found as it is and in the forms in which it slips out: URL-quoted, in base64, escaped as
-in JSON or `repr`. Values of fewer than 4 bytes are not masked: they stand in any text by chance.
+in JSON or `repr`; of several lines, also with margins before them, and its long lines each alone.
+Values of fewer than 4 bytes are not masked: they stand in any text by chance.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from sentra_kms.material import Secret
 
 MASK = "***"
 SHORTEST = 4  # bytes
+SHORTEST_LINE = 16  # bytes of a line that is masked without the others
+_GROUPS = 11  # of exceptions, one in another: as deep as tracebacks show them, and one more
+_UNQUOTED = ("", "/", " ", " +", "!'()*", "$&+,;=")
+"""What is left as it is when a value is put into a URL: in Python, by SQLAlchemy, in JavaScript, in
+Go."""
 
 
 class Masker:
@@ -120,38 +126,49 @@ class RedactionFilter(logging.Filter):
     def __init__(self, live: Callable[[], Iterable[Secret]]) -> None:
         super().__init__()
         self._live = live
-        self._values: list[Secret] = []
-        self._masker = Masker(())
+        # One object, so that no thread finds a masker beside values that it was not made of.
+        self._made: tuple[list[Secret], Masker] = ([], Masker(()))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask a record, and let it pass."""
+        """Mask a record, and let it pass; of one that cannot be masked nothing is shown."""
         masker = self._current()
         if not masker.longest:
             return True
         try:
-            message = record.getMessage()
-        except Exception:  # noqa: BLE001 - arguments that do not fit, or whose __str__ raises
-            message = f"{record.msg} (its arguments do not fit it, and are not shown)"
-        record.msg, record.args = masker.text(message), None
-        if record.exc_info and record.exc_info[1] is not None:
-            told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-            record.exc_text = record.exc_text or told
-        record.exc_info = None
-        if record.exc_text:
-            record.exc_text = masker.text(record.exc_text)
-        if record.stack_info:
-            record.stack_info = masker.text(record.stack_info)
-        for name, value in record.__dict__.items():
-            if name not in _OWN and not isinstance(value, (bool, int, float, type(None))):
-                record.__dict__[name] = _extra(value, masker)
+            _mask_record(record, masker)
+        except Exception:  # noqa: BLE001 - whatever foreign objects raise; a log call raises nothing
+            for name in [name for name in record.__dict__ if name not in _OWN]:
+                del record.__dict__[name]
+            record.msg, record.args = "(this record could not be masked, and is not shown)", None
+            record.exc_info = record.exc_text = record.stack_info = None
         return True
 
     def _current(self) -> Masker:
         values = list(self._live())
-        if values != self._values:
-            self._masker = Masker(value.reveal_bytes() for value in values)
-            self._values = values
-        return self._masker
+        known, masker = self._made
+        if values != known:
+            masker = Masker(value.reveal_bytes() for value in values)
+            self._made = values, masker
+        return masker
+
+
+def _mask_record(record: logging.LogRecord, masker: Masker) -> None:
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit, or whose __str__ raises
+        message = f"{record.msg} (its arguments do not fit it, and are not shown)"
+    record.msg, record.args = masker.text(message), None
+    if record.exc_info and record.exc_info[1] is not None:
+        told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        record.exc_text = record.exc_text or told
+    record.exc_info = None
+    if record.exc_text:
+        record.exc_text = masker.text(record.exc_text)
+    if record.stack_info:
+        record.stack_info = masker.text(record.stack_info)
+    for name, value in list(record.__dict__.items()):
+        if name not in _OWN and not isinstance(value, (bool, int, float, type(None))):
+            record.__dict__[name] = _extra(value, masker)
 
 
 _OWN = frozenset(vars(logging.makeLogRecord({})))
@@ -162,9 +179,11 @@ def _extra(value: object, masker: Masker) -> object:
         return masker.text(value)
     if isinstance(value, bytes):
         return masker.masked(value)
-    shown = repr(value)
-    masked = masker.text(shown)
-    return value if masked == shown else masked
+    for shown in (repr(value), str(value)):
+        masked = masker.text(shown)
+        if masked != shown:
+            return masked
+    return value
 
 
 def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -190,28 +209,55 @@ def _forms(value: bytes) -> Iterator[bytes]:
 
 
 def _all_forms(value: bytes) -> Iterator[bytes]:
-    if len(value) < SHORTEST:
+    # A newline that ends a value, as of a file, also ends the line that it is told in.
+    bare = value.rstrip(b"\r\n")
+    if len(bare) < SHORTEST:
         return
-    yield value
-    for quoted in (quote(value, safe=""), quote(value), quote_plus(value)):
+    yield bare
+    yield from _in_lines(bare)
+    for each in {bare, value}:
+        yield from _encoded(each)
+
+
+def _in_lines(value: bytes) -> Iterator[bytes]:
+    """Yield a value of several lines as tracebacks of exception groups indent it, and its lines."""
+    lines = value.splitlines(keepends=True)
+    if len(lines) == 1:
+        return
+    for depth in range(1, _GROUPS + 1):
+        yield (b"  " * depth + b"| ").join(lines)
+    for line in lines:
+        if len(line.strip()) >= SHORTEST_LINE:
+            yield line.strip()
+
+
+def _encoded(value: bytes) -> Iterator[bytes]:
+    for quoted in (*(quote(value, safe=safe) for safe in _UNQUOTED), quote_plus(value)):
         yield quoted.encode("ascii")
         yield _lower_escapes(quoted).encode("ascii")
-    yield repr(value)[2:-1].encode("ascii")
+    yield _escaped(repr(value)[1:])
+    yield _escaped(repr(b'"' + value)[2:])
     yield value.hex().encode("ascii")
     yield value.hex().upper().encode("ascii")
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for offset in range(3):
             # At each of the three places in a group, without what its neighbours make of it.
-            encoded = encode(bytes(offset) + value)
-            ending = -4 if (offset + len(value)) % 3 else len(encoded)
-            yield encoded[4 if offset else 0 : ending]
+            begin, end = -(-offset * 8 // 6), (offset + len(value)) * 8 // 6
+            yield encode(bytes(offset) + value)[begin:end]
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
         return
-    for escaped in (json.dumps(text), json.dumps(text, ensure_ascii=False), repr(text)):
+    for escaped in (json.dumps(text), json.dumps(text, ensure_ascii=False)):
         yield escaped[1:-1].encode("utf-8", "surrogatepass")
-    yield ascii(text)[1:-1].encode("ascii")
+    for show in (repr, ascii):
+        yield _escaped(show(text))
+        yield _escaped(show('"' + text)[1:])
+
+
+def _escaped(shown: str) -> bytes:
+    r"""Return what stands between quotes; with another kind of quote before it, `'` is `\'`."""
+    return shown[1:-1].encode("utf-8", "surrogatepass")
 
 
 def _lower_escapes(quoted: str) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import pty
 import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +47,11 @@ development = true
 template = "db://{{user}}:{{password}}@db"
 user = "file://{path}/database#user"
 password = "file://{path}/database#password"
+[alike]
+development = true
+[alike.secrets]
+PAIR = "file://{path}/short"
+PAIR_FILE = "file://{path}/database#user"
 [none]
 """
 MODES = [[], ["--mask"], ["--files"], ["--mask", "--files"]]
@@ -181,6 +192,28 @@ def test_name_file_that_was_there_is_taken_away() -> None:
     show = "echo $FROM_DOCKER; cat $FROM_DOCKER_FILE"
     done = process("exec", "--files", "--", "sh", "-c", show, FROM_DOCKER="old")
     assert done.stdout == f"\n{OTHER}".encode()
+
+
+def test_names_that_end_alike() -> None:
+    """A secret whose name is that of another's file is passed beside it, in any order."""
+    show = 'echo "$PAIR|$PAIR_FILE"'
+    for order in (["PAIR", "PAIR_FILE"], ["PAIR_FILE", "PAIR"]):
+        only = [word for name in order for word in ("--only", name)]
+        done = process("exec", "--env", "alike", *only, "--", "sh", "-c", show)
+        assert done.stdout == b"abc|planted-user\n"
+        show_files = 'cat "$PAIR_FILE" "$PAIR_FILE_FILE"'
+        done = process("exec", "--env", "alike", *only, "--files", "--", "sh", "-c", show_files)
+        assert done.stdout == b"abcplanted-user"
+
+
+def test_value_that_is_too_long_for_a_variable() -> None:
+    """What the system refuses for its length is told with what to do, and passed in a file."""
+    Path("docker/one").write_bytes(b"x" * 300_000)
+    done = process("exec", "--", "true")
+    assert done.returncode == 126
+    assert b"use --files" in done.stderr
+    done = process("exec", "--files", "--", "sh", "-c", 'wc -c < "$FROM_DOCKER_FILE"')
+    assert (done.returncode, done.stdout.strip()) == (0, b"300000")
 
 
 def test_files_are_private_and_go_away() -> None:
@@ -353,6 +386,136 @@ def test_reader_that_goes_away() -> None:
         assert child.wait(PATIENCE) in {1, -signal.SIGPIPE}
 
 
+def test_mask_leaves_the_end_of_a_line() -> None:
+    """The newline that ends a source's file is no part of the value, and is not masked."""
+    done = process("exec", "--mask", "--", "sh", "-c", 'echo "$FROM_DOCKER"; echo next')
+    assert done.stdout == b"***\nnext\n"
+
+
+@pytest.mark.parametrize("streams", [(1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)], ids=str)
+def test_streams_that_are_closed_from_the_start(streams: tuple[int, ...]) -> None:
+    """They are closed to the command, too, and what is open is masked."""
+    text = (
+        "import os\n"
+        "def is_open(n):\n"
+        "    try: os.fstat(n)\n"
+        "    except OSError: return False\n"
+        "    return True\n"
+        "told = [n for n in range(3) if is_open(n)]\n"
+        "for n in told:\n"
+        "    if n: os.write(n, os.environ['FROM_ENV'].encode())\n"
+        "open('told', 'w').write(str(told))\n"
+        "os._exit(7)\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@"' + "".join(f" {number}>&-" for number in streams), "sh",
+         *command("exec", "--mask", *script(text))],
+        capture_output=True, check=False, env=child_environment(), timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert Path("told").read_text() == str([n for n in range(3) if n not in streams])
+    assert done.stdout == (b"" if 1 in streams else b"***")
+    assert done.stderr == (b"" if 2 in streams else b"***")
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_what_cannot_be_told(mode: list[str]) -> None:
+    """Without a standard error the exit codes are the same."""
+    for words, code in ((["no-such-command"], 127), (["true"], 0)):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 2>&-', "sh",
+             *command("exec", *mode, "--env", "odd", "--only", "SHORT", "--", *words)],
+            capture_output=True, check=False, env=child_environment(),
+        )  # fmt: skip
+        assert done.returncode == code
+
+
+def test_output_that_cannot_be_written_is_told() -> None:
+    """A full disk is not taken for a reader that went away: the output is not whole."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("exec", "--mask", "--", "sh", "-c", "echo one"),
+            stdout=full, stderr=subprocess.PIPE, check=False, env=child_environment(),
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        16, b"Error: standard output: No space left on device\n",
+    )  # fmt: skip
+
+
+def test_output_that_does_not_block() -> None:
+    """A pipe that somebody made non-blocking, and reads slowly, gets all."""
+    inner, outer = os.pipe()
+    os.set_blocking(outer, False)
+    with subprocess.Popen(
+        command("exec", "--mask", "--", "head", "-c", "1000000", "/dev/zero"),
+        stdout=outer,
+        env=child_environment(),
+    ) as child:
+        os.close(outer)
+        time.sleep(0.2)  # the pipe is full by then, or the test shows less
+        with os.fdopen(inner, "rb") as stream:
+            assert len(stream.read()) == 1_000_000
+        assert child.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_while_something_left_running_has_the_output(name: str) -> None:
+    """The command has ended, its files are gone; who still writes is waited for, until a signal."""
+    text = (
+        "import os, subprocess\n"
+        "print('ready', os.environ['FROM_ENV_FILE'], flush=True)\n"
+        "subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+    )
+    with subprocess.Popen(
+        command("exec", "--mask", "--files", *script(text)),
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+    ) as child:
+        assert child.stdout is not None
+        path = Path(child.stdout.readline().split()[1].decode())
+        deadline = time.monotonic() + PATIENCE
+        while path.parent.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not path.parent.exists()
+        assert child.poll() is None
+        child.send_signal(getattr(signal, name))
+        assert child.wait(PATIENCE) == -getattr(signal, name)
+
+
+@pytest.mark.parametrize("mode", [["--mask"], ["--files"]], ids=str)
+def test_every_signal_is_passed_on(mode: list[str]) -> None:
+    """Also those that few send: real-time ones, and the change of a window's size."""
+    numbers = [signal.SIGWINCH, signal.SIGVTALRM, signal.SIGXCPU, signal.SIGRTMIN + 3]
+    text = (
+        "import signal, sys\n"
+        f"numbers = {[int(each) for each in numbers]}\n"
+        "for number in numbers:\n"
+        "    signal.signal(number, lambda n, _: print('got', n, flush=True))\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    with subprocess.Popen(
+        command("exec", *mode, *script(text)), stdout=subprocess.PIPE, env=child_environment()
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        for number in numbers:
+            child.send_signal(number)
+            assert child.stdout.readline() == f"got {int(number)}\n".encode()
+        child.terminate()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_alarm_that_was_set_before(mode: list[str]) -> None:
+    """A timer that outlives `exec` in the process that set it ends the command."""
+    text = "import os, signal, sys; signal.alarm(3); os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", text, *command("exec", *mode, "--", "sleep", "60")],
+        check=False, env=child_environment(), timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGALRM
+
+
 # --- the terminal ------------------------------------------------------------------------------
 
 
@@ -411,6 +574,102 @@ def test_interrupt_from_the_terminal_comes_once() -> None:
     os.waitpid(child, 0)
     os.close(master)
     assert b"interrupts 1" in shown
+
+
+@pytest.mark.parametrize("mode", [["--mask"], ["--files"]], ids=str)
+def test_window_of_another_size(mode: list[str]) -> None:
+    """When the terminal's size changes the command is told, and finds the new size."""
+    text = (
+        "import os, signal\n"
+        "def resized(*_): print(os.get_terminal_size(1), flush=True)\n"
+        "signal.signal(signal.SIGWINCH, resized)\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    with at_terminal("exec", *mode, *script(text)) as (child, master):
+        read_until(master, b"ready")
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        read_until(master, b"columns=77, lines=33")
+        os.kill(child, signal.SIGTERM)
+
+
+def test_terminal_that_hangs_up_ends_the_command() -> None:
+    """Also where this process is the leader of the session, who alone is told by the kernel."""
+    words = ["--", "sh", "-c", "echo pid=$$.; exec sleep 60"]
+    with at_terminal("exec", "--files", *words) as (_, master):
+        found = re.search(rb"pid=([0-9]+)\.", read_until(master, b"."))
+        assert found is not None
+    # Leaving has closed the terminal; the command and this process have ended.
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(found[1]), 0)
+    assert list(Path("run").iterdir()) == []
+
+
+def test_command_that_stops_itself_stops_the_job() -> None:
+    """A shell sees its job stopped, as it would see the command, and may go on with both."""
+    text = (
+        "import os, signal\n"
+        "print('stopping', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "print('going on', flush=True)\n"
+    )
+    shell = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n"
+        "job = os.fork()\n"
+        "if job == 0:\n"
+        "    os.setpgid(0, 0)\n"
+        "    os.tcsetpgrp(0, os.getpid())\n"
+        "    signal.signal(signal.SIGTTOU, signal.SIG_DFL)\n"
+        "    os.execv(sys.argv[1], sys.argv[1:])\n"
+        "_, status = os.waitpid(job, os.WUNTRACED)\n"
+        "print('stopped', os.WIFSTOPPED(status), flush=True)\n"
+        "os.kill(-job, signal.SIGCONT)\n"
+        "_, status = os.waitpid(job, 0)\n"
+        "print('code', os.waitstatus_to_exitcode(status), flush=True)\n"
+    )
+    words = [sys.executable, "-c", shell, *command("exec", "--files", *script(text))]
+    with at_terminal_words(words) as (_, master):
+        shown = read_until(master, b"code 0")
+    assert [b"stopped True" in shown, b"going on" in shown] == [True, True]
+
+
+@contextmanager
+def at_terminal(*arguments: str) -> Iterator[tuple[int, int]]:
+    """Run the command line as the leader of a session at a terminal; see it end."""
+    with at_terminal_words(command(*arguments)) as found:
+        yield found
+
+
+@contextmanager
+def at_terminal_words(words: list[str]) -> Iterator[tuple[int, int]]:
+    """Run a program as the leader of a session at a terminal; close that, and see it end."""
+    child, master = pty.fork()
+    if child == 0:
+        os.execve(words[0], words, child_environment())  # noqa: S606
+    try:
+        yield child, master
+    finally:
+        os.close(master)
+        deadline = time.monotonic() + PATIENCE
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                pytest.fail("it did not end")
+            time.sleep(0.01)
+
+
+def read_until(master: int, wanted: bytes) -> bytes:
+    """Read what is shown until something wanted is there."""
+    shown = b""
+    while wanted not in shown:
+        assert select.select([master], [], [], PATIENCE)[0], shown
+        try:
+            shown += os.read(master, 1000)
+        except OSError:
+            pytest.fail(f"ended with {shown!r}")
+    return shown
 
 
 # --- how it is written -------------------------------------------------------------------------

@@ -4,35 +4,35 @@ files away afterwards; signals, terminal and exit code are passed on.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
-import sys
 import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, with_secrets
+from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, tell, with_secrets
 from sentra_kms.material import Secret
 
 if TYPE_CHECKING:
     from sentra_kms.redaction import Masker
 
 _CHUNK = 64 * 1024
-_PASSED_ON = frozenset(
-    {
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGTERM,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGALRM,
-    }
-)
+OUTPUT_LOST = 16  # as for every file that cannot be written
+_POLL = 0.05  # seconds between looks for a signal while only output is waited for
+_OWN = {
+    # What this process did wrong itself.
+    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS,
+    signal.SIGTRAP, signal.SIGPIPE, signal.SIGXFSZ,
+    # What stops and continues, which the terminal sends to the child, too.
+    signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGCHLD, signal.SIGKILL, signal.SIGURG, signal.SIGWINCH,
+}  # fmt: skip
+_PASSED_ON = frozenset(signal.valid_signals() - _OWN)
 _AWAITED = _PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
-_FROM_KERNEL = 0x80  # si_code of what the terminal sends, to the whole group and so to the child
+_FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
 
 def run_child(
@@ -52,15 +52,18 @@ def run_child(
             environment = with_secrets(dict(secrets))
         masker = _masker(secrets, masked) if options.mask else None
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        streams = [_Stream(number, masker) for number in (1, 2)] if masker is not None else []
+        # Before there are pipes, which take the numbers that are free.
+        numbers = [number for number in (1, 2) if _is_open(number)]
+        streams = [_Stream(number, masker) for number in numbers] if masker is not None else []
         try:
             child = _start(options, environment, streams, before)
         except OSError as error:
             return not_started(options.command[0], error)
         status = _wait(child, streams)
-        for stream in streams:
-            stream.join()
-    return _end_like(status)
+    # The files are gone by now: what the command left running may have its streams for long.
+    status = _drain(streams) or status
+    lost = _tell_of_lost(streams)
+    return _end_like(status) or lost
 
 
 def _masker(secrets: Mapping[str, Secret], masked: Iterable[Secret]) -> Masker:
@@ -68,10 +71,7 @@ def _masker(secrets: Mapping[str, Secret], masked: Iterable[Secret]) -> Masker:
 
     short = [name for name, secret in secrets.items() if len(secret.reveal_bytes()) < SHORTEST]
     if short:
-        sys.stderr.write(
-            f"Warning: not masked, since shorter than {SHORTEST} bytes: {', '.join(short)}\n"
-        )
-        sys.stderr.flush()
+        tell(f"Warning: not masked, since shorter than {SHORTEST} bytes: {', '.join(short)}")
     return Masker(secret.reveal_bytes() for secret in (*secrets.values(), *masked))
 
 
@@ -101,16 +101,72 @@ def _wait(child: int, streams: list[_Stream]) -> int:
     while True:
         number, from_kernel = _next_signal()
         if number == signal.SIGCHLD:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
+            ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+            if ended and not os.WIFSTOPPED(status):
                 return status
-        elif number == signal.SIGWINCH:
+            if ended and _is_job():
+                # It stopped itself alone, for the shell to go on: the shell looks at this process.
+                os.kill(os.getpid(), signal.SIGSTOP)
+                os.kill(child, signal.SIGCONT)
+            continue
+        if number == signal.SIGWINCH:
             for stream in streams:
                 stream.resize()
-        elif not from_kernel:
-            # What the terminal sent the child has got itself, and would get twice.
+        if not _has_come(number, streams, from_kernel=from_kernel):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
+
+
+def _has_come(number: int, streams: list[_Stream], *, from_kernel: bool) -> bool:
+    """Whether the child has got a signal itself, and would get it twice."""
+    if not from_kernel:
+        return False
+    match number:
+        case signal.SIGINT | signal.SIGQUIT:  # the terminal sends these to the whole group
+            return True
+        case signal.SIGHUP:  # and this to the leader of the session alone
+            return os.getsid(0) != os.getpid()
+        case signal.SIGWINCH:  # when it came, the child's own terminal had its old size
+            return not streams
+        case _:
+            return False
+
+
+def _is_job() -> bool:
+    """Whether a shell has this process in its foreground, and goes on when it stops."""
+    if os.getsid(0) == os.getpid():
+        return False
+    for number in (0, 1, 2):
+        with suppress(OSError):
+            if os.tcgetpgrp(number) == os.getpgrp():
+                return True
+    return False
+
+
+def _drain(streams: list[_Stream]) -> int:
+    """Wait until all was written that the child wrote, and whoever else has its streams.
+
+    Returns 0, or the number of a signal that ended the waiting.
+    """
+    for stream in streams:
+        while not stream.join(_POLL):
+            for number in signal.sigpending() & _PASSED_ON:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    return int(number)
+    return 0
+
+
+def _tell_of_lost(streams: list[_Stream]) -> int:
+    """Tell of output that could not be written, of which the command may know nothing.
+
+    Returns the exit code for it, 0 if none was lost; to a reader that went away none is.
+    """
+    code = 0
+    for stream in streams:
+        if stream.failure is not None and stream.failure.errno != errno.EPIPE:
+            tell(f"Error: {stream.name}: {os.strerror(stream.failure.errno or 0)}")
+            code = OUTPUT_LOST
+    return code
 
 
 def _next_signal() -> tuple[int, bool]:
@@ -118,7 +174,7 @@ def _next_signal() -> tuple[int, bool]:
         found = signal.sigwaitinfo(_AWAITED)
         return found.si_signo, found.si_code >= _FROM_KERNEL
     number = signal.sigwait(_AWAITED)
-    return number, number in {signal.SIGINT, signal.SIGQUIT} and os.isatty(0)
+    return number, number in {signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH} and os.isatty(0)
 
 
 def _end_like(status: int) -> int:
@@ -143,6 +199,8 @@ class _Stream:
         from sentra_kms.redaction import StreamMasker
 
         self.number = number
+        self.name = f"standard {'output' if number == 1 else 'error'}"
+        self.failure: OSError | None = None
         self._masker = StreamMasker(masker)
         self._is_terminal = os.isatty(number)
         self._outer, self.inner = _terminal(number) if self._is_terminal else os.pipe()
@@ -159,16 +217,19 @@ class _Stream:
             with suppress(OSError):
                 _copy_size(self.number, self._outer)
 
-    def join(self) -> None:
-        """Wait until all was written that the child, or who has its stream, wrote."""
-        self._thread.join()
+    def join(self, seconds: float) -> bool:
+        """Wait so long; return whether all was written that anybody wrote who has this stream."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _copy(self) -> None:
-        with suppress(OSError):  # our reader went away: closing tells the child
+        try:
             while data := self._read():
                 _write(self.number, self._masker.feed(data))
             _write(self.number, self._masker.end())
-        os.close(self._outer)
+        except OSError as error:  # our reader went away, or its disk is full
+            self.failure = error
+        os.close(self._outer)  # which tells the child
 
     def _read(self) -> bytes:
         try:
@@ -180,7 +241,21 @@ class _Stream:
 def _write(number: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(number, view) :]
+        try:
+            view = view[os.write(number, view) :]
+        except BlockingIOError:  # whoever gave us the stream made it so
+            from select import select
+
+            select([], [number], [])
+
+
+def _is_open(number: int) -> bool:
+    """Whether there is such a stream: the command has none either that we were started without."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _terminal(number: int) -> tuple[int, int]:
@@ -217,13 +292,14 @@ def _private_files(secrets: Mapping[str, Secret]) -> Generator[dict[bytes, bytes
     paths: list[str] = []
     try:
         environment = dict(os.environb)
+        for name in secrets:
+            environment.pop(os.fsencode(name), None)
         for name, secret in secrets.items():
             path = os.path.join(directory, name)
             paths.append(path)
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(file, "wb") as stream:
                 stream.write(secret.reveal_bytes())
-            environment.pop(os.fsencode(name), None)
             environment[os.fsencode(name + FILE_SUFFIX)] = os.fsencode(path)
         yield environment
     finally:
@@ -243,4 +319,4 @@ def _in_memory() -> str:
                 mine = status.st_uid == os.getuid() or status.st_mode & stat.S_ISVTX
                 if stat.S_ISDIR(status.st_mode) and mine and os.access(path, os.W_OK | os.X_OK):
                     return path
-    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a directory of our own is made inside
+    return os.path.abspath(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - a directory of our own is made inside

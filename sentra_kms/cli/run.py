@@ -6,10 +6,12 @@ options and can explain them.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from sentra_kms.errors import ConfigurationError, MalformedInput
@@ -109,14 +111,15 @@ def run(options: ExecOptions) -> int:
 def with_secrets(secrets: dict[str, Secret]) -> dict[bytes, bytes]:
     """Return this process's environment with the secrets in it."""
     environment = dict(os.environb)
+    for name in secrets:
+        # Both NAME and NAME_FILE would be an error of whoever reads them.
+        environment.pop(os.fsencode(name + FILE_SUFFIX), None)
     for name, secret in secrets.items():
         if b"\x00" in secret.reveal_bytes():
             raise MalformedInput(
                 f"{name} holds a NUL byte, which no environment variable can: use --files",
                 subject=name,
             )
-        # Both NAME and NAME_FILE would be an error of whoever reads them.
-        environment.pop(os.fsencode(name + FILE_SUFFIX), None)
         environment[os.fsencode(name)] = secret.reveal_bytes()
     return environment
 
@@ -124,8 +127,18 @@ def with_secrets(secrets: dict[str, Secret]) -> dict[bytes, bytes]:
 def not_started(program: str, error: OSError) -> int:
     """Say why a program does not run, and return the exit code that shells have for it."""
     reason = os.strerror(error.errno or 0)
-    sys.stderr.write(f"Error: {ascii(program)[1:-1]}: {reason}\n")
+    if error.errno == errno.E2BIG:
+        reason += ", or a value too long for a variable: use --files"
+    tell(f"Error: {ascii(program)[1:-1]}: {reason}")
     return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+
+
+def tell(line: str) -> None:
+    """Write a line to standard error, if that can be written."""
+    if sys.stderr is not None:  # so is what the process was started without
+        with suppress(OSError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 def _fetch(options: ExecOptions) -> tuple[dict[str, Secret], list[Secret]]:

@@ -21,6 +21,7 @@ from sentra_kms.reference import Reference
 from sentra_kms.secrets.compose import Composed, Snapshot, compose, named, same, ttls_of
 from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
 from sentra_kms.secrets.fetch import Bound
+from sentra_kms.secrets.transforms import drop_newline
 from sentra_kms.settings import SecretEntry, SecretSource
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ class SecretManager:
         values = [each for view in views for each in (view.secret, *view.parts)]
         for secret, _, parts in list(self._previous.values()):
             values += [secret, *parts]
-        return values + [Secret(value.data.reveal()) for value in self._documents.values()]
+        documents = [drop_newline(value.data) for value in self._documents.values()]
+        return values + [Secret(document.reveal()) for document in documents]
 
     def held(self, secret: str) -> Secret | None:
         """Return a value that may be used without a look, `None` if there is none. Never waits."""

@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -35,7 +37,9 @@ RAW = VALUE.encode()
         repr(RAW)[2:-1],
         RAW.hex(),
         RAW.hex().upper(),
-        *(base64.b64encode(b"ab"[:n] + RAW + b"z").decode()[4 if n else 0 : 28] for n in range(3)),
+        repr("'" + VALUE)[3:-1],
+        quote(VALUE, safe=" +"),
+        quote(VALUE, safe="!'()*"),
         base64.urlsafe_b64encode(RAW).decode(),
     ],
 )
@@ -45,6 +49,39 @@ def test_forms(form: str) -> None:
     assert masked.startswith("<" + MASK)
     assert masked.endswith(">")
     assert len(masked) <= 12
+
+
+@pytest.mark.parametrize("value", [b"hunter2!", b"hunter2hunter2", b"hunter2-and-3"])
+@pytest.mark.parametrize("before", [b"", b"u", b"u:", b"us:", b"user:"])
+@pytest.mark.parametrize("after", [b"", b"@", b"@h", b"@ho"])
+def test_base64_among_other_bytes(value: bytes, before: bytes, after: bytes) -> None:
+    """Of a value in the base64 of something longer, such as a login, no byte can be read."""
+    text = base64.b64encode(before + value + after).decode()
+    masked = Masker([value]).text(text)
+    begin, _, end = masked.partition(MASK)
+    assert len(begin) <= len(before) * 8 // 6 + 1
+    assert len(end.rstrip("=")) <= len(after) * 8 // 6 + 2
+    assert MASK in masked
+
+
+def test_newline_at_the_end_is_no_part_of_a_value() -> None:
+    """A value that is the text of a file is masked without the newline, which ends the line."""
+    assert Masker([b"hunter2\n"]).text("a hunter2\nb hunter2") == f"a {MASK}\nb {MASK}"
+
+
+def test_quoted_inside_what_has_both_quotes() -> None:
+    """A value with an apostrophe is masked in the repr of a text that has both kinds of quotes."""
+    for text in ("it's so", 'it\'s "so"'):
+        assert "so" not in Masker([text.encode()]).text(repr(f"'\"{text}"))
+        assert "so" not in Masker([text.encode()]).text(repr(f"'\"{text}".encode()))
+
+
+def test_lines_of_a_value() -> None:
+    """A value of several lines is masked with a margin, and its long lines each alone."""
+    value = b"-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nshort\n-----END KEY-----\n"
+    masker = Masker([value])
+    indented = "".join(f"    {line}" for line in value.decode().splitlines(keepends=True))
+    assert masker.text(indented) == f"    {MASK}\n    {MASK}\n    short\n    {MASK}\n"
 
 
 def test_other_text_is_left_alone() -> None:
@@ -197,6 +234,76 @@ def test_extras(log: Log) -> None:
     found = vars(record)
     assert (found["url"], found["raw"], found["map"]) == ("x:***", b"***", "{'a': '***'}")
     assert (found["number"], found["fine"]) == (7, ["a"])
+
+
+def test_groups_of_exceptions(log: Log) -> None:
+    """A value of several lines is masked where the traceback of a group indents each."""
+    logger, told, live = log
+    live.secrets = [Secret(b"two\nof-lines\r\nmore")]
+    try:
+        inner = ExceptionGroup("one", [ValueError("is two\nof-lines\r\nmore"), ValueError("two")])
+        raise ExceptionGroup("all two\nof-lines\r\nmore", [inner, KeyError("x")])  # noqa: TRY301
+    except ExceptionGroup:
+        logger.exception("failed")
+    shown = told.getvalue()
+    shown = shown.replace('"is two\\nof-lines\\r\\nmore"', "").replace('"all two\\nof-lines', "")
+    assert "of-lines" not in shown
+    assert "more" not in shown
+    assert f"ValueError: is {MASK}" in shown
+
+
+def test_extras_that_show_it_as_text_only(log: Log) -> None:
+    """An object whose repr is silent may still be written by its text."""
+    logger, _, live = log
+
+    class Url:
+        def __repr__(self) -> str:
+            return "Url(...)"
+
+        def __str__(self) -> str:
+            return "x:hunter2hunter2"
+
+    record = logger.makeRecord("test", 30, "f", 1, "m", (), None, extra={"url": Url()})
+    assert RedactionFilter(live).filter(record)
+    assert vars(record)["url"] == "x:***"
+
+
+def test_objects_that_cannot_be_shown(log: Log) -> None:
+    """What raises when it is shown makes no log call raise, and nothing unmasked is let through."""
+    logger, told, _ = log
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("hunter2hunter2")
+
+    logger.warning(Broken())
+    logger.warning("x", extra={"broken": Broken(), "url": "hunter2hunter2"})
+    logger.handle(logging.makeLogRecord({"msg": "hunter2hunter2", "exc_info": True, "levelno": 30}))
+    assert told.getvalue() == "(this record could not be masked, and is not shown)\n" * 3
+
+
+def test_values_that_change_in_two_threads() -> None:
+    """A masker never stays beside values that it was not made of, whichever thread is slow."""
+    old, new = [Secret(b"correct-horse")], [Secret(b"battery-staple")]
+    first, go_on = threading.Event(), threading.Event()
+
+    class Slow(list[Secret]):
+        def __iter__(self) -> Iterator[Secret]:
+            first.set()
+            assert go_on.wait(30)
+            return super().__iter__()
+
+    answers = iter([Slow(old)])
+    found = RedactionFilter(lambda: next(answers, new))
+    thread = threading.Thread(target=found.filter, args=[logging.makeLogRecord({"msg": "x"})])
+    thread.start()
+    assert first.wait(30)
+    found.filter(logging.makeLogRecord({"msg": "x"}))
+    go_on.set()
+    thread.join(30)
+    record = logging.makeLogRecord({"msg": "battery-staple"})
+    found.filter(record)
+    assert record.msg == MASK
 
 
 def test_arguments_that_do_not_fit(log: Log) -> None:
