@@ -40,7 +40,17 @@ if TYPE_CHECKING:
     from sentra_kms.runtime import KMS
 
 _HIDDEN = "(a secret, not shown)"
-_OF_THE_INPUT = {"assertion_error", "union_tag_invalid", "uuid_parsing", "value_error"}
+_OF_THE_INPUT = {
+    "assertion_error",
+    "bytes_invalid_encoding",
+    "get_attribute_error",
+    "iteration_error",
+    "mapping_type",
+    "timezone_offset",
+    "union_tag_invalid",
+    "uuid_parsing",
+    "value_error",
+}
 _PLAIN_TYPES = frozenset(get_args(ErrorType)) - _OF_THE_INPUT
 """Errors whose text is pydantic's own and holds nothing of the value."""
 

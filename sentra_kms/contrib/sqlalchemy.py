@@ -7,9 +7,10 @@ Needs the extra `sqlalchemy`, and the driver that the URL names::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 try:
     from sqlalchemy import URL, create_engine, event, make_url
@@ -25,6 +26,7 @@ except ModuleNotFoundError as _error:
 
 from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput
 from sentra_kms.material import Secret
+from sentra_kms.redaction import Masker
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -42,17 +44,18 @@ def rotating_engine(kms: KMS, secret: str, **options: Any) -> Engine:  # noqa: A
     one the connection is made with it. Connections in the pool that were made with an earlier
     value are replaced when they are next taken out. `options` are those of
     `sqlalchemy.create_engine`; `pool_pre_ping` is on unless they say otherwise, so that sessions
-    which the server ended are replaced, too. The engine's own URL has neither user nor password.
+    which the server ended are replaced, too. The engine's own URL has neither user nor password,
+    nor what stands after `?`, where some drivers take them.
 
     Fetches the secret once, to know the dialect. Raises as `SecretManager.get`, and
     `MalformedInput` if the value is no database URL.
     """
     logins = _Logins(kms.secrets, secret)
-    first = logins.url(kms.secrets.get(secret))
+    bare = _without_login(logins.url(kms.secrets.get(secret)))
     options.setdefault("pool_pre_ping", True)
-    engine = create_engine(_without_login(first), **options)
-    logins.drivername = first.drivername
-    logins.defaults = engine.dialect.create_connect_args(_without_login(first))[1]
+    engine = create_engine(bare, **options)
+    logins.drivername = bare.drivername
+    logins.defaults = engine.dialect.create_connect_args(bare)[1]
     event.listen(engine, "do_connect", logins.connect)
     event.listen(engine, "checkout", logins.check_out)
     return engine
@@ -71,13 +74,18 @@ class _Logins:
         """Parse the secret's value."""
         with suppress(ArgumentError, ValueError):  # which may quote it
             found = make_url(value.reveal())
+            # A password with an '@' in it would end as a part of the host, which is shown; and
+            # libpq reads nothing behind a NUL.
+            if "@" in (found.host or "") or "\x00" in unquote(value.reveal()):
+                raise ArgumentError
             if self.drivername in {None, found.drivername}:
                 return found
             raise ConfigurationError(
                 f"{self._secret} now names another database driver: make a new engine"
             )
         raise MalformedInput(
-            f"{self._secret} holds no database URL: dialect://user:password@host/db"
+            f"{self._secret} holds no database URL: dialect://user:password@host/db, without NUL, "
+            "and with '@' in a password written as %40"
         )
 
     def connect(
@@ -118,11 +126,18 @@ class _Logins:
 
         Its own frames and attributes hold the password.
         """
-        arguments, parameters = dialect.create_connect_args(self.url(value))
+        url = self.url(value)
         try:
+            arguments, parameters = dialect.create_connect_args(url)
             made = dialect.connect(*arguments, **{**parameters, **own})
         except dialect.loaded_dbapi.Error as error:
-            failure = _afresh(error, dialect)
+            failure = _afresh(error, dialect, url)
+        except Exception as error:  # noqa: BLE001 - such as of encoding, which holds the password
+            failure = ConfigurationError(
+                f"{self._secret}: the database's driver failed with {type(error).__name__}, whose "
+                "text may hold a part of the URL and is not shown: check the URL's options and "
+                "connect_args"
+            )
         else:
             if record.record_info is not None:
                 record.record_info[_USED] = value
@@ -131,18 +146,35 @@ class _Logins:
 
 
 def _without_login(url: URL) -> URL:
+    # What stays of the query decides how SQLAlchemy pools connections of SQLite.
+    query = {name: value for name, value in url.query.items() if name in {"mode", "uri"}}
     return URL.create(
-        url.drivername, host=url.host, port=url.port, database=url.database, query=url.query
+        url.drivername, host=url.host, port=url.port, database=url.database, query=query
     )
 
 
-def _afresh(error: Exception, dialect: Dialect) -> Exception:
-    """Return an error of the same class that says the same and refers to nothing.
+def _afresh(error: Exception, dialect: Dialect, url: URL) -> Exception:
+    """Return an error of the same class that says the same, masked, and refers to nothing.
 
     psycopg's, for one, refers to the connection's parameters.
     """
-    texts = [each for each in error.args if isinstance(each, (str, int))]
+    masker = Masker(_secret_parts(url))
+    texts = [
+        masker.text(each) if isinstance(each, str) else each
+        for each in error.args
+        if isinstance(each, (str, int))
+    ]
     with suppress(Exception):  # whatever a driver's class asks of its arguments
         return type(error)(*texts)
     made: Exception = dialect.loaded_dbapi.OperationalError(*texts)
     return made
+
+
+def _secret_parts(url: URL) -> Iterator[bytes]:
+    """Yield what a driver's text may quote of a URL, other than where the database is."""
+    if url.password is not None:
+        yield str(url.password).encode("utf-8")
+    for name, value in url.query.items():
+        if name not in {"host", "port"}:
+            for each in (value,) if isinstance(value, str) else value:
+                yield each.encode("utf-8")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -216,6 +217,35 @@ def test_validators_that_quote_the_value(kms: KMS) -> None:
             return data
 
     check(Before, "assertion_error")
+
+
+def test_errors_of_what_a_validator_returns(kms: KMS) -> None:
+    """Nor is the text of what goes wrong while its answer is looked through."""
+
+    class Lazy(FromSecrets):
+        database_url: list[str]
+
+        @field_validator("database_url", mode="before")
+        @classmethod
+        def parts(cls, value: str) -> Iterator[str]:
+            """Fail late."""
+            yield "x"
+            raise ValueError(f"bad part of {value[13:]}")
+
+    with pytest.raises(SettingsError):  # a list is JSON, for variables and so for secrets
+        made(Lazy)
+
+    class Plain(FromSecrets):
+        database_url: Annotated[list[str], NoDecode]
+
+        @field_validator("database_url", mode="before")
+        @classmethod
+        def parts(cls, value: str) -> Iterator[str]:
+            """Fail late."""
+            yield "x"
+            raise ValueError(f"bad part of {value[15:-2]}")
+
+    check(Plain, "iteration_error")
 
 
 def test_json_that_is_none(kms: KMS) -> None:

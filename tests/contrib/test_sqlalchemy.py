@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import sentra_kms
 from sentra_kms.contrib.sqlalchemy import rotating_engine
@@ -181,3 +181,56 @@ def test_other_driver_is_refused(vault: Vault) -> None:
     engine.dispose()
     with pytest.raises(ConfigurationError, match="another database driver"):
         engine.connect()
+
+
+@pytest.mark.parametrize("password", ["planted@pass", "planted%00pass", "planted\x00pass"])
+def test_password_that_is_not_quoted(vault: Vault, password: str) -> None:
+    """An '@' would make a part of the password the host, a NUL would end all that follows."""
+    vault.put(f"postgresql+psycopg://u:{password}@127.0.0.1:1/x")
+    with pytest.raises(MalformedInput, match="%40") as caught:
+        rotating_engine(vault.kms, "DATABASE_URL")
+    assert "planted" not in told_by(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("user=u&password={}", OperationalError),
+        ("user=u&sslmode={}", OperationalError),
+        ("user=u&nosuch={}", ProgrammingError),
+        ("host=a:{}&host=b:2", ConfigurationError),
+    ],
+)
+def test_what_stands_in_the_query(vault: Vault, query: str, error: type[Exception]) -> None:
+    """A password in the URL's query is in neither the engine, nor an error, nor its frames."""
+    vault.put("postgresql+psycopg://127.0.0.1:1/x?" + query.format(OLD))
+    engine = rotating_engine(vault.kms, "DATABASE_URL")
+    with pytest.raises(error) as caught:
+        engine.connect()
+    told = told_by(caught.value) + repr(engine) + repr(engine.url.query)
+    told += "".join(locals_inside(caught.value, name) for name in ("sqlalchemy", "sentra_kms"))
+    assert OLD not in told
+
+
+def test_failure_that_is_not_the_driver_s(vault: Vault, tmp_path: Path) -> None:
+    """What else goes wrong in a driver may hold the parameters, and is told by its kind."""
+    vault.put(f"sqlite:///{tmp_path}/x?timeout={OLD}")
+    engine = rotating_engine(vault.kms, "DATABASE_URL")
+    with pytest.raises(ConfigurationError, match="failed with ValueError") as caught:
+        engine.connect()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    told = told_by(caught.value)
+    told += "".join(locals_inside(caught.value, name) for name in ("sqlalchemy", "sentra_kms"))
+    assert OLD not in told
+
+
+@pytest.mark.filterwarnings("ignore:Selection of the SingletonThreadPool")
+def test_database_in_memory_by_its_query(vault: Vault) -> None:
+    """What decides over the pool is kept."""
+    vault.put("sqlite:///file:planted?mode=memory&uri=true")
+    engine = rotating_engine(vault.kms, "DATABASE_URL")
+    assert isinstance(engine.pool, sqlalchemy.pool.SingletonThreadPool)
+    with engine.connect() as connection:
+        assert connection.scalar(text("select 1")) == 1
+    engine.dispose()
