@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -488,6 +488,7 @@ def test_every_signal_is_passed_on(mode: list[str]) -> None:
     numbers = [signal.SIGWINCH, signal.SIGVTALRM, signal.SIGXCPU, signal.SIGRTMIN + 3]
     text = (
         "import signal, sys\n"
+        "signal.alarm(30)\n"  # then nothing more is read below
         f"numbers = {[int(each) for each in numbers]}\n"
         "for number in numbers:\n"
         "    signal.signal(number, lambda n, _: print('got', n, flush=True))\n"
@@ -581,14 +582,21 @@ def test_window_of_another_size(mode: list[str]) -> None:
     """When the terminal's size changes the command is told, and finds the new size."""
     text = (
         "import os, signal\n"
-        "def resized(*_): print(os.get_terminal_size(1), flush=True)\n"
+        "def resized(*_):\n"
+        "    print(os.get_terminal_size(1), flush=True)\n"
+        "    open('resized', 'w').close()\n"
         "signal.signal(signal.SIGWINCH, resized)\n"
         "print('ready', flush=True)\n"
         "while True: signal.pause()\n"
     )
     with at_terminal("exec", *mode, *script(text)) as (child, master):
         read_until(master, b"ready")
+        os.kill(child, signal.SIGSTOP)  # so that the command hears of it before this process
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        deadline = time.monotonic() + PATIENCE
+        while not Path("resized").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(child, signal.SIGCONT)
         read_until(master, b"columns=77, lines=33")
         os.kill(child, signal.SIGTERM)
 
@@ -635,14 +643,14 @@ def test_command_that_stops_itself_stops_the_job() -> None:
 
 
 @contextmanager
-def at_terminal(*arguments: str) -> Iterator[tuple[int, int]]:
+def at_terminal(*arguments: str) -> Generator[tuple[int, int]]:
     """Run the command line as the leader of a session at a terminal; see it end."""
     with at_terminal_words(command(*arguments)) as found:
         yield found
 
 
 @contextmanager
-def at_terminal_words(words: list[str]) -> Iterator[tuple[int, int]]:
+def at_terminal_words(words: list[str]) -> Generator[tuple[int, int]]:
     """Run a program as the leader of a session at a terminal; close that, and see it end."""
     child, master = pty.fork()
     if child == 0:

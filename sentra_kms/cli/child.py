@@ -19,8 +19,10 @@ from sentra_kms.material import Secret
 if TYPE_CHECKING:
     from sentra_kms.redaction import Masker
 
+OUTPUT_LOST = 16
+"""The exit code if what the command wrote could not be written, as for every file."""
+
 _CHUNK = 64 * 1024
-OUTPUT_LOST = 16  # as for every file that cannot be written
 _POLL = 0.05  # seconds between looks for a signal while only output is waited for
 _OWN = {
     # What this process did wrong itself.
@@ -229,7 +231,8 @@ class _Stream:
             _write(self.number, self._masker.end())
         except OSError as error:  # our reader went away, or its disk is full
             self.failure = error
-        os.close(self._outer)  # which tells the child
+        finally:
+            os.close(self._outer)  # which tells the child
 
     def _read(self) -> bytes:
         try:
