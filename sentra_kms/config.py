@@ -20,7 +20,7 @@ from sentra_kms.errors import (
     UnsupportedOperation,
     afresh,
 )
-from sentra_kms.reference import BACKEND_NAME, PREFIX, Reference
+from sentra_kms.reference import PREFIX, Reference, is_backend_name
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
@@ -140,7 +140,7 @@ class _Reader:
 
     def _backend(self, name: str, table: object) -> BackendConfig:
         where = f"backends.{name}"
-        if BACKEND_NAME.fullmatch(name) is None:
+        if not is_backend_name(name):
             self._refuse(where, "a backend's name is a-z, then a-z, 0-9, '+', '.' or '-'")
         if name.startswith(PREFIX):
             self._refuse(where, f"a backend's name may not begin with '{PREFIX}'")

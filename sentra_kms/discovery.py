@@ -6,7 +6,6 @@ Built-in types need no scan, and only types that a configuration names are impor
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -44,7 +43,6 @@ UNDECLARED = ("docker", "env", "file", "systemd")
 """Types that are there under their own names without being declared."""
 
 Create = Callable[[BackendSettings, Host], object]
-_CREATE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class FoundType(msgspec.Struct, frozen=True):
@@ -209,9 +207,14 @@ def _checked(answer: object, where: str) -> BackendType:
         )
     if not _is_settings(answer.settings):
         raise PluginError(f"{where} has settings that are no subclass of BackendSettings")
-    if _CREATE.fullmatch(answer.create) is None:
+    if not _is_import_path(answer.create):
         raise PluginError(f"{where} names create as {answer.create!r}, not 'package.module:name'")
     return answer
+
+
+def _is_import_path(create: object) -> bool:
+    module, _, function = create.partition(":") if isinstance(create, str) else ("", "", "")
+    return all(name.isidentifier() for name in (*module.split("."), function))
 
 
 def _numbers(api: object) -> tuple[int, int] | None:

@@ -40,6 +40,14 @@ PROTOCOLS: tuple[type, ...] = (
 
 _MARK = f"{PROJECT}_impl"
 _SPEC_MARK = f"{PROJECT}_spec"
+_NOT_PLAIN = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+    | inspect.CO_ITERABLE_COROUTINE
+)
 _REFUSED_OPTIONS = ("hookwrapper", "wrapper", "tryfirst", "trylast", "specname")
 _WHOLE: tuple[type, ...] = (KeyHooks, BatchKeyHooks, RingHooks)
 """Protocols whose operations come together: who can wrap must unwrap."""
@@ -195,12 +203,13 @@ def _check_shape(
 ) -> None:
     if not isinstance(member, FunctionType):
         raise PluginError(f"{where} is not a plain method")
-    if inspect.getattr_static(type(part), name, None) is not member:
+    if _in_class(type(part), name) is not member:
         raise PluginError(f"{where} is set on the instance: define it in the class")
+    wanted = _plain_parameters(specification)
+    if vars(member).keys() <= {_MARK} and _plain_parameters(member) == wanted:
+        return  # nothing but a mark is on it, so its code is all there is to know
     if any(_is_deferred(function) for function in (member, inspect.unwrap(member))):
         raise PluginError(f"{where} is async or a generator: hooks are plain synchronous functions")
-    code = specification.__code__  # of our own, which takes plain arguments and is not decorated
-    wanted = list(code.co_varnames[: code.co_argcount])
     parameters = inspect.signature(member).parameters.values()
     if [parameter.name for parameter in parameters] != wanted or any(
         parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -210,6 +219,22 @@ def _check_shape(
         raise PluginError(
             f"{where} must take exactly ({', '.join(wanted)}), all plain and without defaults"
         )
+
+
+def _in_class(kind: type, name: str) -> object:
+    """Return what `inspect.getattr_static` does, which asks each class for much more."""
+    classes = _plain_classes(kind)
+    if classes is None:
+        return inspect.getattr_static(kind, name, None)
+    return next((vars(each)[name] for each in classes if name in vars(each)), None)
+
+
+def _plain_parameters(function: FunctionType) -> list[str]:
+    """Return the parameters of a synchronous function that has only plain ones; else none."""
+    code = function.__code__
+    if code.co_flags & _NOT_PLAIN or code.co_posonlyargcount or code.co_kwonlyargcount:
+        return []
+    return [] if function.__defaults__ else list(code.co_varnames[: code.co_argcount])
 
 
 def _is_deferred(function: object) -> bool:

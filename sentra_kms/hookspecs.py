@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, cast
+from types import FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from pluggy import HookimplMarker, HookimplOpts, HookspecMarker, HookspecOpts, PluginManager
 
@@ -52,35 +52,38 @@ hookspec: HookspecMarker = HookspecMarker(PROJECT)
 hookimpl: HookimplMarker = HookimplMarker(PROJECT)
 
 
+_HOOKABLE = (FunctionType, MethodType, staticmethod, classmethod)  # what pluggy looks into
+
+
 class HookManager(PluginManager):
     """A plugin manager for one set of hooks, which looks at no other names.
 
     `specifications` is a class or module. Most names of an object are no hooks, and each look
     costs a walk over its classes; names that are almost a hook's are refused by the guard. A
-    module that registers passes no guard: there every name is looked at, since the mark of a hook
-    may name another.
+    module that registers passes no guard: there every function is looked at, since the mark of a
+    hook may name another.
     """
 
     def __init__(self, specifications: type | ModuleType) -> None:
         super().__init__(PROJECT)
-        self._names = frozenset(
-            name
-            for name, member in vars(specifications).items()
-            if hasattr(member, f"{PROJECT}_spec")
-        )
+        members = vars(specifications).items()
+        marks = {name: getattr(member, f"{PROJECT}_spec", None) for name, member in members}
+        self._specified: dict[str, HookspecOpts] = {
+            name: mark for name, mark in marks.items() if mark is not None
+        }
         self.add_hookspecs(specifications)
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
         """Return what marks an implementation."""
-        if name in self._names or isinstance(plugin, ModuleType):
-            return super().parse_hookimpl_opts(plugin, name)
-        return None
+        if isinstance(plugin, ModuleType):
+            looks = name not in vars(plugin) or isinstance(vars(plugin)[name], _HOOKABLE)
+        else:
+            looks = name in self._specified
+        return super().parse_hookimpl_opts(plugin, name) if looks else None
 
     def parse_hookspec_opts(self, module_or_class: object, name: str) -> HookspecOpts | None:
         """Return what marks a specification."""
-        if name not in self._names:
-            return None
-        return super().parse_hookspec_opts(cast("type", module_or_class), name)
+        return self._specified.get(name)
 
 
 @hookspec(firstresult=True)

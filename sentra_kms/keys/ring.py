@@ -19,7 +19,7 @@ from sentra_kms.derive import derive
 from sentra_kms.encoding import lp, u32
 from sentra_kms.errors import RingRejected
 from sentra_kms.material import KeyMaterial
-from sentra_kms.reference import BACKEND_NAME
+from sentra_kms.reference import is_backend_name
 
 FORMAT = 1
 MAX_WRAPS = 16  # a version
@@ -27,20 +27,14 @@ CHECK_SIZE = 32
 
 State = Literal["enabled", "disabled", "scheduled", "destroyed"]
 Origin = Literal["generated", "imported"]
-_HOUR = "(?:[01][0-9]|2[0-3])"
-Time = Annotated[
-    str, Meta(pattern=rf"\A[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_HOUR}:[0-9]{{2}}:[0-9]{{2}}Z\Z")
-]
 Number = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
 Text = Annotated[str, Meta(min_length=1)]
-BackendName = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}\Z")]
-Kek = Annotated[str, Meta(pattern=rf"\A{BACKEND_NAME.pattern}:(?s:.)")]
 
 
 class Wrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One tenant key under one KEK, named `BACKEND:KEY`."""
 
-    kek: Kek
+    kek: str
     key_id: Text
     key_version: Text | None
     ciphertext: Annotated[bytes, Meta(min_length=1)]
@@ -51,12 +45,12 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     version: Number
     state: State
-    created: Time
+    created: str
     origin: Origin
     check: bytes
     request: Text | None
-    destroy_after: Time | None
-    missing: tuple[Kek, ...]
+    destroy_after: str | None
+    missing: tuple[str, ...]
     wraps: tuple[Wrap, ...]
 
 
@@ -69,7 +63,7 @@ class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sequence: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     policy: Text
     primary: Number | None
-    moved_to: BackendName | None
+    moved_to: str | None
     versions: tuple[Version, ...]
     extensions: dict[str, msgspec.Raw]
 
@@ -162,6 +156,8 @@ def check_ring(ring: Ring, tenant: str) -> None:
         _reject(tenant, "it has no version")
     if any(not key.startswith("x-") for key in ring.extensions):
         _reject(tenant, "the keys of its extensions begin with 'x-'")
+    if ring.moved_to is not None and not is_backend_name(ring.moved_to):
+        _reject(tenant, "what it has moved to is no backend's name")
     before = 0
     for version in ring.versions:
         if version.version <= before:
@@ -188,9 +184,16 @@ def _check_version(version: Version, tenant: str) -> None:
         _reject(tenant, f"{where} is scheduled without a time")
     if version.state in {"enabled", "disabled"} and version.destroy_after is not None:
         _reject(tenant, f"{where} is {version.state} with a time to destroy it")
+    if not all(_is_kek(kek) for kek in (*version.missing, *(wrap.kek for wrap in version.wraps))):
+        _reject(tenant, f"{where} names a KEK that is not written BACKEND:KEY")
     for text in (version.created, version.destroy_after):
         if text is not None and parse_time(text) is None:
-            _reject(tenant, f"{where} has a time that is no date")
+            _reject(tenant, f"{where} has a time that is no date and time, ending in Z")
+
+
+def _is_kek(name: str) -> bool:
+    backend, _, key = name.partition(":")
+    return is_backend_name(backend) and key != ""
 
 
 def _explain(payload: bytes, error: str) -> str:
@@ -294,8 +297,9 @@ def format_time(seconds: float) -> str:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return the aware datetime of a ring's time, `None` if it is no date."""
+    """Return the aware datetime of a ring's time, `None` if it is none, or written otherwise."""
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return found if found.isoformat() == text.removesuffix("Z") + "+00:00" else None
