@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
@@ -15,8 +14,8 @@ from sentra_kms.context import WrapContext
 from sentra_kms.discovery import Create, FoundType, find_create
 from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
 from sentra_kms.events import Event, current_actor
-from sentra_kms.forks import tell_after_fork
-from sentra_kms.guard import HOOKS, check_parts
+from sentra_kms.forks import RLock, tell_after_fork
+from sentra_kms.guard import check_parts, hooks_of
 from sentra_kms.hookspecs import BATCH_SIZE, HookManager
 from sentra_kms.hooktypes import (
     BackendSettings,
@@ -67,7 +66,7 @@ class Binding:
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held when this child was forked."""
-        self._lock = threading.RLock()  # a signal handler may close what is being built
+        self._lock = RLock()  # a signal handler may close what is being built
 
     @property
     def kind(self) -> str:
@@ -317,6 +316,7 @@ class Binding:
 
     def _ask(self, kind: type[_T], operation: str, subject: str, **arguments: object) -> _T:
         self._be_ready()
+        self.require(operation, f"{operation} was asked for '{subject}'")
         answer = self._call(operation, subject, arguments, kind)
         assert isinstance(answer, kind)  # noqa: S101 - _call has refused anything else
         return answer
@@ -378,7 +378,7 @@ class Binding:
         made = self._make_parts(find_create(self._type))
         parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
         self.operations: frozenset[str] = check_parts(self.name, parts)
-        manager = HookManager(HOOKS)
+        manager = HookManager(hooks_of(self.operations))
         for part in parts:
             manager.register(part)
         manager.check_pending()

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -29,9 +29,11 @@ from sentra_kms.settings import (
     Duration,
     KeysSettings,
     Policy,
-    SecretEntry,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from sentra_kms.secret_settings import SecretEntry
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"

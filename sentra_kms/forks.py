@@ -1,17 +1,22 @@
-"""What a forked child must forget, such as locks that another thread held at the fork.
+"""Locks, and what else a forked child must forget: another thread may have held one at the fork.
 
-And what may not go to another process any other way.
+And what may not go to another process any other way. `Lock` and `RLock` are those of `threading`,
+from where it has them: a process that starts no thread need not import it, which takes 1 ms.
 """
 
 from __future__ import annotations
 
 import os
+from _thread import RLock
+from _thread import allocate_lock as Lock  # noqa: N812 - its name in threading
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 try:
     from _weakrefset import WeakSet  # where `weakref` has it from, which takes another 0.5 ms
 except ImportError:
     from weakref import WeakSet
+
+__all__ = ["Lock", "ProcessBound", "RLock", "tell_after_fork"]
 
 if TYPE_CHECKING:
 

@@ -75,11 +75,7 @@ def _specified(*protocols: type) -> Specifications:
 SPECIFICATIONS = _specified(*PROTOCOLS)
 """Every operation's specification, by name."""
 
-HOOKS = ModuleType("sentra_kms hooks")
-"""The same for pluggy, which looks at every name of what it is given; a Protocol has 30 more."""
-
-vars(HOOKS).update(SPECIFICATIONS)
-
+_OF_EVERY_PART = _specified(PartHooks)
 _OBSERVERS = _specified(ObserverHooks)
 
 _METACLASSES = frozenset({type, ABCMeta, type(PartHooks)})
@@ -110,6 +106,17 @@ def check_parts(backend: str, parts: Sequence[object]) -> frozenset[str]:
         if optional in owners and base not in owners:
             raise PluginError(f"{who}: {optional} needs {base} beside it")
     return frozenset(owners)
+
+
+def hooks_of(operations: frozenset[str]) -> ModuleType:
+    """Return the specifications of these operations, and of what every part has, for pluggy.
+
+    It looks at every name of what it is given, and a Protocol has 30 more.
+    """
+    hooks = ModuleType("sentra_kms hooks")
+    named = operations | _OF_EVERY_PART.keys()
+    vars(hooks).update({name: SPECIFICATIONS[name] for name in SPECIFICATIONS if name in named})
+    return hooks
 
 
 def check_observer(name: str, observer: object) -> None:

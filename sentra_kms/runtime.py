@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
-from sentra_kms.forks import ProcessBound, tell_after_fork
+from sentra_kms.forks import ProcessBound, RLock, tell_after_fork
 from sentra_kms.hooktypes import Finding
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
@@ -98,7 +97,7 @@ class KMS(ProcessBound):
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held."""
-        self._changing = threading.RLock()  # a signal handler may close what is being reloaded
+        self._changing = RLock()  # a signal handler may close what is being reloaded
 
     @property
     def keys(self) -> KeyManager:
@@ -325,6 +324,8 @@ class _Retiring:
         self._before = before
         self._after = after
         self._among = among
+        import threading
+
         self._timer = threading.Timer(seconds, self.end)
         self._timer.daemon = True
         among.append(self)

@@ -3,7 +3,7 @@
 # Without `from __future__ import annotations`: msgspec would compile and evaluate each of them
 # anew, a millisecond of each start.
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,9 @@ from msgspec import Meta
 from sentra_kms.discovery import FoundType
 from sentra_kms.hooktypes import BackendSettings
 from sentra_kms.reference import KekName, Reference
+
+if TYPE_CHECKING:
+    from sentra_kms.secret_settings import SecretEntry
 
 DEFAULT_TIMEOUT = 5.0  # seconds
 DEFAULT_POLICY = "default"
@@ -153,33 +156,6 @@ class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
 
-class SecretSource(msgspec.Struct, frozen=True):
-    """References in the order in which they are asked, and what is done to the value found."""
-
-    references: tuple[Reference, ...]
-    transforms: tuple[str, ...] = ()
-
-
-class TemplatePiece(msgspec.Struct, frozen=True):
-    """Text as it stands, then one part's value, URL-quoted unless `raw`; `part` may be absent."""
-
-    text: str
-    part: str | None = None
-    raw: bool = False
-
-
-class SecretEntry(msgspec.Struct, frozen=True):
-    """One entry of `[ENV.secrets]`; times in seconds.
-
-    Without a `template` its value is that of the only part, which is called `""`.
-    """
-
-    parts: dict[str, SecretSource]
-    template: tuple[TemplatePiece, ...] = ()
-    ttl: float | None = None
-    max_age: float | None = None
-
-
 class BackendConfig(msgspec.Struct, frozen=True):
     """One configured backend: its name, type, settings, and timeout in seconds."""
 
@@ -201,4 +177,4 @@ class Settings(msgspec.Struct, frozen=True):
     audit: AuditSettings
     keys: KeysSettings | None
     policies: dict[str, Policy]
-    secrets: dict[str, SecretEntry] = {}
+    secrets: "dict[str, SecretEntry]" = {}  # text, so that who has no secrets need not import it

@@ -4,7 +4,6 @@
 # settings anew, half a millisecond of each start.
 
 import os
-import threading
 from typing import Annotated
 
 import msgspec
@@ -13,7 +12,7 @@ from sentra_kms.backends.master_key import MasterKey, read_master_key
 from sentra_kms.backends.ring_files import RingFiles
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import KeyNotFound, KMSError
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.forks import RLock, tell_after_fork
 from sentra_kms.hookspecs import API_VERSION, KeyHooks, PartHooks, RingAuthHooks, hookimpl
 from sentra_kms.hooktypes import (
     BackendSettings,
@@ -69,7 +68,7 @@ class LocalKeys(KeyHooks, RingAuthHooks, PartHooks):
     def after_fork(self) -> None:
         """Start anew: who held one of the locks stayed in the parent."""
         # One for each, so that the source of one key, if it hangs, holds up no other.
-        self._locks = {name: threading.RLock() for name in self._references}
+        self._locks = {name: RLock() for name in self._references}
 
     @hookimpl
     def wrap_key(

@@ -22,8 +22,8 @@ from sentra_kms.cli.show import table_of
 from sentra_kms.config import read_settings
 from sentra_kms.errors import KMSError
 from sentra_kms.material import Secret
+from sentra_kms.secret_settings import SecretEntry
 from sentra_kms.secrets.manager import SecretManager
-from sentra_kms.settings import SecretEntry
 
 MASKED = "********"
 

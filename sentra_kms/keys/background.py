@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from sentra_kms.errors import KMSError
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.forks import RLock, tell_after_fork
 
 THREADS = 4
 
@@ -44,7 +43,7 @@ class Background:
 
     def after_fork(self) -> None:
         """Start anew: the threads stayed in the parent."""
-        self._lock = threading.RLock()  # a signal handler may close while work is taken
+        self._lock = RLock()  # a signal handler may close while work is taken
         self._work: SimpleQueue[_Work | None] | None = None
         self._names: set[object] = set()
         self._threads = 0
@@ -82,6 +81,8 @@ class Background:
         return self._closed
 
     def _begin(self, queue: SimpleQueue[_Work | None]) -> None:
+        import threading
+
         thread = threading.Thread(
             target=self._run, args=(queue,), name="sentra-kms-refresh", daemon=True
         )
@@ -111,6 +112,8 @@ class Background:
                 with suppress(KMSError):
                     work()
             except BaseException as error:  # noqa: BLE001 - else nobody does what comes after it
+                import threading
+
                 told = (type(error), error, error.__traceback__, threading.current_thread())
                 threading.excepthook(threading.ExceptHookArgs(told))
             finally:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sentra_kms.errors import KMSError, afresh
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.forks import Lock, tell_after_fork
+
+if TYPE_CHECKING:
+    from threading import Event
 
 T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
     def __init__(self) -> None:
-        self.landed = threading.Event()
+        self.landed: Event | None = None  # made by the first who waits
         self.answer: T | None = None
         self.failure: KMSError | None = None
 
@@ -31,7 +33,7 @@ class SingleFlight(Generic[T]):
 
     def after_fork(self) -> None:
         """Forget flights of threads that a child does not have."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._flights: dict[object, _Flight[T]] = {}
 
     def do(self, key: object, fetch: Callable[[], T]) -> T:
@@ -39,12 +41,14 @@ class SingleFlight(Generic[T]):
         while True:
             with self._lock:
                 flight = self._flights.get(key)
-                leads = flight is None
                 if flight is None:
                     flight = self._flights[key] = _Flight()
-            if leads:
+                    landed = None
+                else:
+                    landed = flight.landed = flight.landed or _new_event()
+            if landed is None:
                 return self._lead(key, flight, fetch)
-            flight.landed.wait()
+            landed.wait()
             if flight.failure is not None:
                 raise afresh(flight.failure)
             if flight.answer is not None:
@@ -62,4 +66,11 @@ class SingleFlight(Generic[T]):
         finally:
             with self._lock:
                 self._flights.pop(key, None)
-            flight.landed.set()
+            if flight.landed is not None:  # from now on nobody finds it to wait for
+                flight.landed.set()
+
+
+def _new_event() -> Event:
+    from threading import Event
+
+    return Event()

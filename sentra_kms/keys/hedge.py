@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar
@@ -75,6 +74,8 @@ def _begin(ask: Ask[T], outcomes: SimpleQueue[T | KMSError | BaseException]) -> 
         except BaseException as error:  # noqa: BLE001 - raised by who waits for it
             outcome = error
         outcomes.put(outcome)
+
+    import threading
 
     context = copy_context()  # on whose behalf, for the events
     thread = threading.Thread(

@@ -6,10 +6,9 @@ entry, an epoch or an opener is never changed in what it means, only replaced.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.forks import RLock, tell_after_fork
 from sentra_kms.keys.eviction import Eviction
 from sentra_kms.keys.held import Entry, HeldKey
 from sentra_kms.keys.message import Epoch, Opener
@@ -42,7 +41,7 @@ class Memory:
 
     def after_fork(self) -> None:
         """Start the child with salts of its own."""
-        self._lock = threading.RLock()  # a signal handler may close what is being changed
+        self._lock = RLock()  # a signal handler may close what is being changed
         self.epochs.clear()
 
     def put(

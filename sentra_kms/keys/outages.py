@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.forks import Lock, tell_after_fork
 
 PROBE_INTERVAL = 5.0
 """Seconds for which a failure is remembered; then one caller tries again."""
@@ -29,7 +28,7 @@ class Outages:
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def failed(self, name: str, who: str = "") -> None:
         """Remember that `name` was out of reach just now; `who` had asked."""

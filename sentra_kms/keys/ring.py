@@ -93,22 +93,6 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Ring)
 
 
-class _WrittenWrap(msgspec.Struct):
-    ciphertext: str
-
-
-class _WrittenVersion(msgspec.Struct):
-    check: str
-    wraps: tuple[_WrittenWrap, ...]
-
-
-class _Written(msgspec.Struct):
-    """The bytes of a ring as the text that stands for them; all else is passed over."""
-
-    ring_id: str
-    versions: tuple[_WrittenVersion, ...]
-
-
 def encode(ring: Ring) -> bytes:
     """Return the payload of a ring, without white space; raises `RingRejected`."""
     with suppress(ValueError):  # a lone surrogate
@@ -140,12 +124,32 @@ def _has_same_text(again: bytes, payload: bytes) -> bool:
     return again == payload or _written(again) == _written(payload)
 
 
-def _written(payload: bytes) -> _Written:
-    return msgspec.json.decode(payload, type=_Written)
+def _written(payload: bytes) -> list[object]:
+    """Return the text that stands for the bytes of a ring that was decoded."""
+    fields = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+    versions = msgspec.json.decode(fields["versions"])
+    found: list[object] = [msgspec.json.decode(fields["ring_id"])]
+    found += [version["check"] for version in versions]
+    found += [[wrap["ciphertext"] for wrap in version["wraps"]] for version in versions]
+    return found
 
 
 def check_ring(ring: Ring, tenant: str) -> None:
     """Raise `RingRejected` unless the ring holds every rule that its types do not."""
+    _check_head(ring, tenant)
+    before = 0
+    for version in ring.versions:
+        if version.version <= before:
+            _reject(tenant, "its versions do not ascend")
+        before = version.version
+        _check_version(version, tenant)
+    if ring.primary is not None:
+        primary = ring.find(ring.primary)
+        if primary is None or primary.state != "enabled" or primary.origin != "generated":
+            _reject(tenant, "its primary is not an enabled, generated version")
+
+
+def _check_head(ring: Ring, tenant: str) -> None:
     if ring.format != FORMAT:
         _reject(tenant, f"its format is {ring.format}, this version reads {FORMAT}")
     if ring.tenant != tenant:
@@ -158,16 +162,6 @@ def check_ring(ring: Ring, tenant: str) -> None:
         _reject(tenant, "the keys of its extensions begin with 'x-'")
     if ring.moved_to is not None and not is_backend_name(ring.moved_to):
         _reject(tenant, "what it has moved to is no backend's name")
-    before = 0
-    for version in ring.versions:
-        if version.version <= before:
-            _reject(tenant, "its versions do not ascend")
-        before = version.version
-        _check_version(version, tenant)
-    if ring.primary is not None:
-        primary = ring.find(ring.primary)
-        if primary is None or primary.state != "enabled" or primary.origin != "generated":
-            _reject(tenant, "its primary is not an enabled, generated version")
 
 
 def _check_version(version: Version, tenant: str) -> None:

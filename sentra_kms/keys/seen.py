@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 from sentra_kms.errors import Conflict, RingRejected
-from sentra_kms.forks import tell_after_fork
+from sentra_kms.forks import Lock, tell_after_fork
 from sentra_kms.keys.ring import Ring
 
 _BITS = 32
@@ -26,7 +24,7 @@ class Seen:
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def mark(self, tenant: str) -> int:
         """Return what was seen until now, to be noted before a read begins."""

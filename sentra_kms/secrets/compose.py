@@ -11,11 +11,11 @@ from sentra_kms.errors import KMSError, MalformedInput, SecretNotFound, afresh
 from sentra_kms.hooktypes import SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
+from sentra_kms.secret_settings import SecretEntry, SecretSource
 from sentra_kms.secrets.documents import DEFAULT_TTL, Documents, Held
 from sentra_kms.secrets.fetch import LOCAL, Bound
 from sentra_kms.secrets.template import render
 from sentra_kms.secrets.transforms import apply, drop_newline, pick_field
-from sentra_kms.settings import SecretEntry, SecretSource
 
 
 class Snapshot:

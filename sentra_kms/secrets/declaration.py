@@ -11,9 +11,10 @@ from msgspec import Meta
 
 from sentra_kms.errors import MalformedInput
 from sentra_kms.reference import Reference
+from sentra_kms.secret_settings import SecretEntry, SecretSource
 from sentra_kms.secrets.template import parse_template
 from sentra_kms.secrets.transforms import TRANSFORMS
-from sentra_kms.settings import Duration, SecretEntry, SecretSource
+from sentra_kms.settings import Duration
 
 NAME_PATTERN = "[A-Za-z_][A-Za-z0-9_]{0,127}"
 """A secret's name, as a regular expression: what may also name an environment variable."""

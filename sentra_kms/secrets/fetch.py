@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -76,6 +75,8 @@ def in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:
 
 def side_by_side(work: Sequence[Callable[[], None]]) -> None:
     """Do several pieces of work, some at a time; each raises nothing."""
+    import threading
+
     left = iter(work)  # next() of a list's iterator is safe among threads
 
     def do() -> None:

@@ -18,11 +18,11 @@ from sentra_kms.errors import (
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
+from sentra_kms.secret_settings import SecretEntry, SecretSource
 from sentra_kms.secrets.compose import Composed, Snapshot, compose, named, same, ttls_of
 from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
 from sentra_kms.secrets.fetch import Bound
 from sentra_kms.secrets.transforms import drop_newline
-from sentra_kms.settings import SecretEntry, SecretSource
 
 if TYPE_CHECKING:
     import logging

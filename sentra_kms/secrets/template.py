@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from sentra_kms.errors import MalformedInput
 from sentra_kms.material import KeyMaterial
-from sentra_kms.settings import TemplatePiece
+from sentra_kms.secret_settings import TemplatePiece
 
 _RAW = "raw"
 

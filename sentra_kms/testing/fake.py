@@ -18,14 +18,13 @@ from sentra_kms.events import Event
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
+from sentra_kms.secret_settings import SecretEntry, SecretSource
 from sentra_kms.settings import (
     DEFAULT_TIMEOUT,
     AuditSettings,
     AuthSource,
     BackendConfig,
     KeysSettings,
-    SecretEntry,
-    SecretSource,
     Settings,
 )
 from sentra_kms.testing.bench import ManualClock

@@ -9,7 +9,8 @@ import pytest
 import sentra_kms
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError, KMSError, UnsupportedOperation
-from sentra_kms.settings import SecretEntry, SecretSource, Settings
+from sentra_kms.secret_settings import SecretEntry, SecretSource
+from sentra_kms.settings import Settings
 
 PLANTED = "planted-s3cr3t-value"
 
