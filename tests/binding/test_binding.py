@@ -101,6 +101,16 @@ def test_answer_passes(operation: str) -> None:
     assert CALLS[operation](whole()) is ANSWERS[operation]
 
 
+def test_operation_that_no_part_has_is_unsupported() -> None:
+    """Who asks for it is told so; the backend's author is not blamed, and nothing is asked."""
+    events: list[Event] = []
+    binding = bind(Rings, emit=events.append)
+    with pytest.raises(UnsupportedOperation, match="does not implement describe_key") as caught:
+        binding.describe_key("k")
+    assert (caught.value.backend, caught.value.operation) == ("fake", "describe_key")
+    assert not events
+
+
 def test_arguments_pass_with_the_timeout() -> None:
     """Every argument reaches the hook, and the timeout is the configured one in seconds."""
     seen: list[tuple[str, dict[str, Any]]] = []

@@ -150,10 +150,24 @@ def _into_async(function: Callable[..., Any]) -> Callable[..., Any]:
     return around
 
 
+def _told_otherwise(**told: Any) -> Callable[..., Any]:
+    """Return a function whose code is a good hook's and which says that it is something else."""
+    function = fresh()
+    vars(function).update(told)
+    return function
+
+
 def _instance_with(member: Any) -> object:
     made = Keys()
     made.fetch_secret = member  # type: ignore[attr-defined]
     return made
+
+
+def _fetches() -> Callable[..., Any]:
+    def fetch_secret(self: object, request: object, timeout: float) -> Any:
+        return None
+
+    return fetch_secret
 
 
 def _without_timeout(self: object, key: str, requests: object) -> Any:
@@ -174,7 +188,20 @@ def plain_batch() -> object:
     return type("Plain", (), hooks)()
 
 
+_OTHER_SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.VAR_POSITIONAL)])
 FAULTS: dict[str, tuple[Any, str]] = {
+    "a hook on the instance in its own shape": (
+        _instance_with(hookimpl(_fetches())),
+        "fetch_secret is set on the instance",
+    ),
+    "a plain function around an async one": (
+        part(describe_key=hookimpl(_told_otherwise(__wrapped__=_async))),
+        "is async or a generator",
+    ),
+    "a plain function with another signature": (
+        part(describe_key=hookimpl(_told_otherwise(__signature__=_OTHER_SIGNATURE))),
+        "must take exactly",
+    ),
     "a class": (Keys, "Keys is a class"),
     "a class in a list": ([Keys], "Keys is a class"),
     "no part": ([], "without a part"),

@@ -18,6 +18,7 @@ from sentra_kms.errors import (
     ServiceUnavailable,
 )
 from sentra_kms.keys.document import Authenticator, AuthKey
+from sentra_kms.keys.ring import Wrap, decode, encode, first_ring, new_version
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import WAIT, Crew, Site, Spy, until
@@ -662,3 +663,80 @@ def test_keys_are_forgotten_while_one_is_fetched() -> None:
     authenticator = Authenticator([fetch])
     assert authenticator.signer().label == "key"
     assert not authenticator._keys
+
+
+# --- what the types of a ring do not hold
+
+
+def _payload(place: str, value: object) -> bytes:
+    """Return a good ring's payload with one field, of it or its version, replaced."""
+    wraps = (Wrap("local:k", "id", None, b"wrap"),)
+    version = new_version(1, 0.0, bytes(32), wraps, None)
+    fields = json.loads(encode(first_ring("acme", bytes(12), "default", version)))
+    holder = fields
+    *way, last = place.split(".")
+    for step in way:
+        holder = holder[int(step)] if step.isdigit() else holder[step]
+    holder[last] = value
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize("kek", ["local:k", "a:b:c", "vault-eu+1.x: ", "a:\n"])
+def test_names_of_keks_and_backends_are_read(kek: str) -> None:
+    """Whatever stands behind the first colon names the key."""
+    assert decode(_payload("versions.0.wraps.0.kek", kek), "acme").versions[0].wraps[0].kek == kek
+    assert decode(_payload("versions.0.missing", [kek]), "acme").versions[0].missing == (kek,)
+    assert (
+        decode(_payload("moved_to", kek.split(":", maxsplit=1)[0]), "acme").moved_to
+        == kek.split(":", maxsplit=1)[0]
+    )
+
+
+@pytest.mark.parametrize("kek", ["", "local", "local:", ":k", "Local:k", "2:k", "lo cal:k", "ß:k"])
+def test_what_is_no_kek_is_refused(kek: str) -> None:
+    """In a wrap and among those missing alike."""
+    for place, value in (("versions.0.wraps.0.kek", kek), ("versions.0.missing", [kek])):
+        with pytest.raises(RingRejected, match="names a KEK that is not written BACKEND:KEY"):
+            decode(_payload(place, value), "acme")
+
+
+@pytest.mark.parametrize("name", ["", "Local", "local:k", "-a", "a\n", "a/b"])
+def test_mark_of_a_move_names_a_backend(name: str) -> None:
+    """A name that no backend can have is refused."""
+    with pytest.raises(RingRejected, match="no backend's name"):
+        decode(_payload("moved_to", name), "acme")
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2024-01-01T00:00:00+00:00",
+        "2024-01-01T00:00:00",
+        "2024-01-01T00:00:00.5Z",
+        "2024-01-01 00:00:00Z",
+        "2024-01-01t00:00:00Z",
+        "2024-01-01T00:00:00z",
+        "2024-01-01T00:00Z",
+        "20240101T000000Z",
+        "2024-W01-1T00:00:00Z",
+        "2024-02-30T00:00:00Z",
+        "2024-01-01T24:00:00Z",
+        "2024-01-01T00:00:60Z",
+        "2024-01-01T00:00:00ZZ",
+        "2024-01-01T00:00:00Z\n",
+        "",
+    ],
+)
+def test_time_written_in_any_other_way_is_refused(time: str) -> None:
+    """RFC 3339 to the second, in UTC with a Z, and nothing else that Python reads."""
+    with pytest.raises(RingRejected, match="a time that is no date and time, ending in Z"):
+        decode(_payload("versions.0.created", time), "acme")
+
+
+def test_header_whose_mac_is_of_another_length_is_none(key_site: Site, made: KMS) -> None:
+    """Two fields of wrong lengths that add up to a right header are no header."""
+    document = key_site.document()
+    shifted = document[:29] + b" " + document[29:30] + document[31:]
+    assert len(shifted) == len(document)
+    key_site.put(shifted)
+    assert "does not begin like a ring" in refused(key_site.open())
