@@ -18,6 +18,7 @@ from sentra_kms.keys.message import (
     BODY_START,
     FAILED,
     MAX_MESSAGE,
+    MAX_PLAINTEXT,
     NO_OPENER,
     NONCE_SIZE,
     OVERHEAD,
@@ -81,14 +82,14 @@ class TenantKeys(ProcessBound):
             aad = encode_context(context)
         try:
             epoch = self._epochs[self._tenant]
-            if (
-                type(plaintext) is bytes
-                and len(plaintext) <= TICK_BYTES
-                and epoch.deadline > self._now()
-            ):
-                for prefix, seal in epoch.uses:
+            if type(plaintext) is bytes and epoch.deadline > self._now():
+                if (size := len(plaintext)) <= TICK_BYTES:
+                    for prefix, seal in epoch.uses:
+                        nonce = urandom(NONCE_SIZE)
+                        return prefix + nonce + seal(nonce, plaintext, aad)
+                elif size <= MAX_PLAINTEXT and epoch.draw(ticks(size)):
                     nonce = urandom(NONCE_SIZE)
-                    return prefix + nonce + seal(nonce, plaintext, aad)
+                    return epoch.prefix + nonce + epoch.seal(nonce, plaintext, aad)
         except KeyError:
             pass  # no epoch is at hand
         plaintext = check_plaintext(plaintext)

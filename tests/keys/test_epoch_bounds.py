@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import length_hint
 from typing import Any
 
 import pytest
 
 from sentra_kms.keys import message as messages_module
-from sentra_kms.keys.message import EPOCH_TICKS, OVERHEAD
+from sentra_kms.keys.held import Entry
+from sentra_kms.keys.message import EPOCH_TICKS, OVERHEAD, Epoch
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import in_threads, salt_of
 
@@ -111,3 +113,28 @@ def test_many_threads_that_need_a_new_epoch_at_once(memory_kms: KMS, size: int) 
         )
         gathered += [message for part in parts for message in part]
     assert max(spent(gathered).values()) <= BOUND
+
+
+@pytest.mark.parametrize("cost", [1, 2, 3])
+def test_message_of_any_size_is_sealed_by_the_epoch_at_hand(
+    memory_kms: KMS, monkeypatch: pytest.MonkeyPatch, cost: int
+) -> None:
+    """A large one goes the same short way, and never past the bound."""
+    memory_kms.keys.create("acme")
+    acme = memory_kms.keys.tenant("acme")
+    large = bytes((cost - 1) * TICK + 1)
+    first = acme.encrypt(b"x")
+    cache = memory_kms.keys._cache
+    whole, asked = cache.epoch, list[int]()
+
+    def noting(entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
+        asked.append(cost)
+        return whole(entry, number, cost, wait=wait)
+
+    monkeypatch.setattr(cache, "epoch", noting)
+    assert salt_of(acme.encrypt(large)) == salt_of(first)
+    assert not asked
+    assert length_hint(cache.epochs["acme"].uses) == BOUND - 1 - cost
+    assert cache.epochs["acme"].draw(BOUND - 2 * cost)  # what is left is a tick too few
+    assert salt_of(acme.encrypt(large)) != salt_of(first)
+    assert asked == [cost]
