@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,9 +37,22 @@ MASTER_KEYS = {
 
 
 def pytest_sessionstart() -> None:
-    """Hunt in every log record of the run, from the first one on."""
+    """Hunt in every log record of the run, from the first one on; begin as a terminal would."""
+    _heed_signals()
     logging.getLogger().addHandler(HUNT)
     logging.getLogger("sentra_kms").setLevel(logging.DEBUG)
+
+
+def _heed_signals() -> None:
+    """Heed the signals that `nohup` or a shell's `&` told this process to ignore.
+
+    Children inherit that, and tests send them these signals.
+    """
+    for each in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(each) is signal.SIG_IGN:
+            signal.signal(each, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
