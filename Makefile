@@ -31,6 +31,7 @@ demo: $(DEMO_READY) ## real work on the built-in local backend, step by step
 
 # Children that gave up their privileges write coverage data too: into a directory open to them.
 test: $(DEV_READY) test-newer ## everything, with branch coverage; the core on newer Pythons first
+	@$(BIN)/python -m tests.servers.vault_binary
 	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; chmod 1777 "$$data"; \
 	COVERAGE_FILE="$$data/coverage" $(BIN)/python -m pytest --cov --cov-fail-under=$(COVERAGE)
 
@@ -66,6 +67,7 @@ lint: $(DEV_READY) ## ruff, mypy, pyright, the import floors, and the documentat
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(TYPED)
+	@for plugin in $(PLUGINS); do $(BIN)/mypy "$$plugin"/sentra_kms_* "$$plugin"/tests; done
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pyright
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pyright --ignoreexternal --verifytypes sentra_kms
 	@$(BIN)/lint-imports

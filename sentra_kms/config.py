@@ -17,6 +17,7 @@ from sentra_kms.errors import (
     ConfigurationError,
     KMSError,
     MalformedInput,
+    PluginError,
     UnsupportedOperation,
     afresh,
 )
@@ -245,11 +246,18 @@ class _Reader:
         if not table:
             with suppress(TypeError, ValueError):  # what is missing is told below
                 return kind()
-        failure: str
+        failure: str | None = None
         try:
             return msgspec.convert(table, kind, dec_hook=_from_text)
         except msgspec.ValidationError as error:
             failure = str(error).replace("`$.", "`").replace("Object missing", "missing")
+        except TypeError:
+            pass  # no table fits such a type
+        if failure is None:
+            raise PluginError(
+                f"{self._document.source}: {self._place(where)}: {kind.__module__}.{kind.__name__} "
+                "declares a field whose type cannot be: its author has to mend it"
+            )
         self._refuse(where, failure)
 
     def _check_keys(self, where: str, table: Table, known: Iterable[str]) -> None:

@@ -316,6 +316,18 @@ def test_faulty_settings(site: Path, tmp_path: Path, line: str, told: str) -> No
     assert SECRET not in message
 
 
+def test_settings_whose_type_cannot_be(site: Path) -> None:
+    """A field whose type no value can have is its author's fault, and told as that."""
+    impossible = "Annotated[str | None, msgspec.Meta(pattern='x')] = None"
+    registration = "from typing import Annotated\nimport msgspec\n" + REGISTRATION.replace(
+        "retries: int = 3", f"retries: {impossible}"
+    )
+    bring(site, registration=registration)
+    message = refusal(PluginError, lambda: sentra_kms.load(configured(), "dev"))
+    assert "[dev.backends." in message
+    assert "AcmeSettings declares a field whose type cannot be" in message
+
+
 def test_settings_reach_create(site: Path) -> None:
     """The mended settings are accepted, and `create` gets them."""
     bring(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.servers.lifeline import PATIENCE, free_port, serving, wait_until
+
 ADMIN = "admin"
 ADMIN_PASSWORD = "planted-admin-password"
-_PATIENCE = 60.0
 
 
 class Postgres:
@@ -68,7 +67,7 @@ def running() -> Iterator[Postgres]:
         password.write_text(ADMIN_PASSWORD)
         if user is not None:
             os.chown(password, user, user)
-        port = _free_port()
+        port = free_port()
         _run(
             user, str(programs / "initdb"), "-D", data, "-U", ADMIN,
             "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync",
@@ -81,42 +80,14 @@ def running() -> Iterator[Postgres]:
 
 @contextmanager
 def _serving(user: int | None, programs: Path, data: str, port: int) -> Iterator[None]:
-    """Run the server under a shell that ends it when our end of a pipe closes.
-
-    So it does not outlive this process, whatever ends that.
-    """
     settings = [
         "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "fsync=off",
     ]  # fmt: skip
-    script = '"$@" & server=$!; read -r _; kill -INT "$server"; wait "$server"'
-    words = ["sh", "-c", script, "sh", str(programs / "postgres"), "-D", data]
+    words = [str(programs / "postgres"), "-D", data]
     words += [word for setting in settings for word in ("-c", setting)]
-    as_user: dict[str, Any] = _as(user)
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        cwd="/", **as_user,
-    ) as server:  # fmt: skip
-        assert server.stdin is not None
-        try:
-            _wait_for(port)
-            yield
-        finally:
-            server.stdin.close()
-            server.wait(_PATIENCE)
-
-
-def _wait_for(port: int) -> None:
-    """Wait until the server takes connections."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            Postgres(port).run("select 1")
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+    with serving(words, user=_as(user)) as server:
+        wait_until(lambda: Postgres(port).run("select 1"), server)
+        yield
 
 
 def _as(user: int | None) -> dict[str, Any]:
@@ -135,13 +106,6 @@ def _unprivileged(directory: Path) -> int | None:
 def _run(user: int | None, *words: str) -> None:
     done = subprocess.run(
         words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd="/",
-        timeout=2 * _PATIENCE, stdin=subprocess.DEVNULL, **_as(user),
+        timeout=2 * PATIENCE, stdin=subprocess.DEVNULL, **_as(user),
     )  # fmt: skip
     assert done.returncode == 0, words
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

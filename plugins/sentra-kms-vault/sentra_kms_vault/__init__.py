@@ -1,0 +1,1 @@
+"""KEKs, secrets and key rings in HashiCorp Vault or OpenBao."""

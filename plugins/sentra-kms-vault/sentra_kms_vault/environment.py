@@ -1,0 +1,117 @@
+"""What the environment says where the configuration is silent: `VAULT_*`, and OpenBao's `BAO_*`.
+
+Read here and nowhere else: hvac reads some of them when it is imported and ignores others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import msgspec
+
+from sentra_kms import ConfigurationError
+from sentra_kms_vault.settings import ADDRESS_PATTERN, VaultSettings
+
+_TRUE = frozenset({"1", "t", "true", "yes", "on"})
+_FALSE = frozenset({"", "0", "f", "false", "no", "off"})
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server is and how it is verified: by settings or environment; paths absolute."""
+
+    address: str
+    namespace: str | None
+    ca_file: str | None
+    ca_directory: str | None
+    client_certificate: str | None
+    client_key: str | None
+    server_name: str | None
+    verify: bool
+    proxy: str | None
+    max_connections: int
+
+
+def connection(
+    settings: VaultSettings,
+    environment: Mapping[str, str],
+    *,
+    name: str,
+    development: bool,
+    resolve: Callable[[str], str],
+) -> Connection:
+    """Return what the backend `name` connects to.
+
+    A setting comes before a variable, and `VAULT_X` before `BAO_X`; an empty variable is none.
+    Raises `ConfigurationError` if no address is given, a variable is no boolean, a client key
+    comes without its certificate, or verification is turned off outside development.
+    """
+    tls = settings.tls
+    variable = partial(_variable, environment)
+    found = Connection(
+        address=_address(settings.address or variable("ADDR"), name),
+        namespace=settings.namespace or variable("NAMESPACE"),
+        ca_file=_path(tls.ca_file, resolve) or variable("CACERT"),
+        ca_directory=_path(tls.ca_directory, resolve) or variable("CAPATH"),
+        client_certificate=_path(tls.client_certificate, resolve) or variable("CLIENT_CERT"),
+        client_key=_path(tls.client_key, resolve) or variable("CLIENT_KEY"),
+        server_name=tls.server_name or variable("TLS_SERVER_NAME"),
+        verify=not _skips(tls.skip_verify, variable("SKIP_VERIFY"), name, development=development),
+        proxy=settings.proxy or variable("PROXY_ADDR", "HTTP_PROXY"),
+        max_connections=settings.max_connections,
+    )
+    if found.client_key is not None and found.client_certificate is None:
+        raise ConfigurationError(
+            f"backend '{name}' has a client key without its certificate: give "
+            "tls.client_certificate",
+            backend=name,
+        )
+    return found
+
+
+def _variable(environment: Mapping[str, str], *names: str) -> str | None:
+    for each in names:
+        for prefix in ("VAULT_", "BAO_"):
+            if environment.get(prefix + each):
+                return environment[prefix + each]
+    return None
+
+
+def _path(given: str | None, resolve: Callable[[str], str]) -> str | None:
+    return None if given is None else resolve(given)
+
+
+def _address(given: str | None, name: str) -> str:
+    if given is None:
+        raise ConfigurationError(
+            f"backend '{name}' has no address: give it `address`, or set VAULT_ADDR", backend=name
+        )
+    if re.fullmatch(ADDRESS_PATTERN, given) is None:
+        raise ConfigurationError(
+            f"backend '{name}': VAULT_ADDR is no https://HOST:PORT", backend=name
+        )
+    return given.rstrip("/")
+
+
+def _skips(given: bool | None, text: str | None, name: str, *, development: bool) -> bool:  # noqa: FBT001
+    """Whether any certificate is accepted."""
+    skips = _truth(text, "VAULT_SKIP_VERIFY", name) if given is None else given
+    if skips and not development:
+        raise ConfigurationError(
+            f"backend '{name}' accepts any certificate (tls.skip_verify or VAULT_SKIP_VERIFY), "
+            "which is for development only: name the server's CA with tls.ca_file",
+            backend=name,
+        )
+    return skips
+
+
+def _truth(text: str | None, variable: str, name: str) -> bool:
+    word = (text or "").strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ConfigurationError(
+        f"backend '{name}': {variable} is neither true nor false", backend=name
+    )

@@ -1,0 +1,70 @@
+"""One background thread for what has to be done before a time: renewing tokens and leases."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+_Task = tuple[float, int, Callable[[], None]]
+
+
+class Keeper:
+    """Runs tasks when they are due, one after the other, in a thread of its own.
+
+    The thread starts with the first task and ends with `close`. A task raises nothing: what it does
+    raise is dropped with it. `patience` is the timeout in seconds of a task's requests.
+    """
+
+    def __init__(self, name: str, patience: float) -> None:
+        self.patience = patience
+        self._name = name
+        self._changed = threading.Condition(threading.RLock())
+        self._tasks: list[_Task] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def at(self, seconds: float, task: Callable[[], None]) -> None:
+        """Run a task after so many seconds, unless this is closed before."""
+        with self._changed:
+            if self._closed:
+                return
+            heapq.heappush(self._tasks, (time.monotonic() + seconds, next(self._numbers), task))
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name=f"sentra-kms {self._name} keeper", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Drop what is not due yet, and end the thread; wait for a task that is under way."""
+        with self._changed:
+            self._closed = True
+            self._tasks.clear()
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(self.patience)
+
+    def _run(self) -> None:
+        while (task := self._next()) is not None:
+            with suppress(Exception):  # a task tells for itself, and others go on
+                task()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next task that is due; `None` when closed."""
+        with self._changed:
+            while not self._closed:
+                if not self._tasks:
+                    self._changed.wait()
+                    continue
+                wait = self._tasks[0][0] - time.monotonic()
+                if wait <= 0:
+                    return heapq.heappop(self._tasks)[2]
+                self._changed.wait(wait)
+        return None
