@@ -59,8 +59,3 @@ class Keys(KeyHooks, PartHooks):
     def describe_key(self, key: str, timeout: float) -> KeyDescription:
         """Read the key."""
         raise KeyNotFound(key)
-
-    @hookimpl
-    def close(self) -> None:
-        """Close the connections."""
-        self._vault.close()

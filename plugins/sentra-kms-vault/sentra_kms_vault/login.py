@@ -31,6 +31,7 @@ class Token(msgspec.Struct, frozen=True):
     renewable: bool = False
     accessor: str | None = None
     policies: tuple[str, ...] = ()
+    may_look_up: bool = True
 
     def __repr__(self) -> str:
         return "Token(redacted)"

@@ -255,9 +255,10 @@ def _problem(error: HTTPError | OSError, name: str) -> Unanswered:
         )
     if isinstance(error, ReadTimeoutError):
         return Unanswered(Timeout, "no answer came in time", cause, sent=True)
-    if isinstance(error, ConnectTimeoutError):
-        return Unanswered(Timeout, "no connection came about in time", cause, sent=False)
+    # Before the time-out, which the first of these is a kind of.
     if isinstance(error, (NewConnectionError, NameResolutionError, ProxyError)):
         what = "it cannot be reached: look at its address"
         return Unanswered(ServiceUnavailable, what, cause, sent=False, passing=True)
+    if isinstance(error, ConnectTimeoutError):
+        return Unanswered(Timeout, "no connection came about in time", cause, sent=False)
     return Unanswered(ServiceUnavailable, "the connection broke", cause, sent=True, passing=True)

@@ -54,6 +54,11 @@ class Vault:
             limit=limit,
         )
 
+    def call_anonymous(self, timeout: float) -> Call:
+        """Return a call without token and namespace, for what everybody may ask of the server."""
+        deadline = Deadline(timeout)
+        return Call(self._transport, NoToken(), None, deadline, repeatable=True)
+
     def close(self) -> None:
         """Revoke the token if it was made for us, and close every connection."""
         self.keeper.close()

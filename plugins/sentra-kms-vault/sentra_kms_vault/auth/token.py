@@ -36,7 +36,9 @@ class TokenMethod:
             except Refused as refusal:
                 if refusal.status != 403 or refusal.says("invalid token", "bad token"):
                     raise
-                return Token(value)  # one that may not look at itself, and lives as it lives
+                return Token(
+                    value, may_look_up=False
+                )  # one that may not look at itself, and lives as it lives
             return token_of_lookup(value, answer)
 
         return logging_in(self.name, look_up)
