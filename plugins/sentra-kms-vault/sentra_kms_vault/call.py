@@ -84,6 +84,8 @@ class Call(Adapter):  # type: ignore[misc]  # hvac has no types
         self._repeatable = repeatable
         self._limit = limit
         self.deadline = deadline
+        self.repeated = False
+        """Whether a request was sent again after an attempt that may have been carried out."""
 
     def get_login_token(self, response: dict[str, dict[str, str]]) -> str:
         """Return the token of a login's answer."""
@@ -105,6 +107,7 @@ class Call(Adapter):  # type: ignore[misc]  # hvac has no types
                 pause = self._pause(problem, _FIRST_WAIT * 2 ** (attempt - 1))
                 if pause is None:
                     raise
+            self.repeated = True
             time.sleep(pause)
         return self._send_with_token(method, url, headers, given)
 
