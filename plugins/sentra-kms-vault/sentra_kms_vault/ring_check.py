@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from sentra_kms import KMSError, TenantNotFound
+from sentra_kms import AccessDenied, KMSError, TenantNotFound
 from sentra_kms.hooktypes import Finding
 from sentra_kms.tenant import is_tenant
 from sentra_kms_vault.failures import Special, ask
@@ -29,23 +29,31 @@ def look(paths: KvPaths, mount: str, prefix: str, special: Special) -> list[Find
         return ask(what, work, missing=TenantNotFound, special=special)
 
     subject = f"{mount}/{prefix}"
+    known: dict[str, Metadata] = {}
+    found: list[Finding] = []
     try:
         tenants = sorted(filter(is_tenant, asked("to list key rings", paths.names)))
-        sample = {
-            tenant: asked(f"to describe the ring of '{tenant}'", partial(paths.metadata, tenant))
-            for tenant in tenants[:_SAMPLE]
-        }
+        try:
+            for tenant in tenants[:_SAMPLE]:
+                each = asked(f"to describe the ring of '{tenant}'", partial(paths.metadata, tenant))
+                if each is not None:
+                    known[tenant] = each
+                    found += _of_ring(mount, prefix, tenant, each)
+        except AccessDenied as error:
+            found.append(_unseen(subject, error, f"{mount}/metadata/{prefix}/*"))
+        try:
+            settings = asked(f"to read '{mount}/config'", paths.configuration)
+            found += _of_mount(mount, settings, sum(each.cas_required for each in known.values()))
+        except AccessDenied as error:
+            found.append(_unseen(mount, error, f"{mount}/config"))
     except KMSError as error:
-        return [Finding("error", subject, error.message)]
-    known = {tenant: each for tenant, each in sample.items() if each is not None}
-    found = [each for tenant in known for each in _of_ring(mount, prefix, tenant, known[tenant])]
-    try:
-        settings = asked(f"to read '{mount}/config'", paths.configuration)
-    except KMSError as error:
-        advice = f"grant read on {mount}/config, to see whether it requires check-and-set"
-        return [*found, Finding("warning", mount, error.message, advice)]
-    found += _of_mount(mount, settings, sum(each.cas_required for each in known.values()))
+        return [*found, Finding("error", subject, error.message)]
     return found or [Finding("ok", subject, f"KV version 2 with {len(tenants)} names of tenants")]
+
+
+def _unseen(subject: str, error: AccessDenied, path: str) -> Finding:
+    advice = f"grant read on {path}, to see whether check-and-set is required and what is kept"
+    return Finding("warning", subject, error.message, advice)
 
 
 def _of_mount(mount: str, settings: Metadata, guarded: int) -> list[Finding]:
@@ -98,7 +106,7 @@ def _vanishes(subject: str, settings: Metadata, advice: str) -> Finding:
         "error",
         subject,
         f"deletes every version after {settings.delete_version_after}, the live ring too",
-        f"{advice}, and save each ring again with `sentra-kms rewrap`",
+        f"{advice}, and then `vault kv undelete` the newest version of each ring",
     )
 
 

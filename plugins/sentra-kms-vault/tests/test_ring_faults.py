@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import threading
 import uuid
@@ -353,6 +354,7 @@ def test_metadata_without_a_version(site: Site) -> None:
         {"password": "planted-elsewhere"},
         {"document": "not base64!"},
         {"document": "planted-ä"},
+        {"document": "e!A=="},
         {"document": 7},
         {"document": None},
         {"document": ["x"]},
@@ -463,6 +465,26 @@ def test_many_deleted_tenants_do_not_hinder_a_listing(
     assert [tenant for page in pages for tenant in page.tenants] == ["t9"]
 
 
+def test_a_list_of_100_000_tenants(site: Site) -> None:
+    """It is longer than any other answer may be, and is taken; one without an end is not."""
+    for count, end in ((100_000, None), (200_000, ServiceUnavailable)):
+        names = ",".join(f'"{number:0120}"' for number in range(count))
+        body = f'{{"data":{{"keys":[{names}]}}}}'.encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        answer = Garbage(head + body)
+
+        def at(step: int, answer: Fault = answer) -> Fault | None:
+            return answer if step == 0 else None
+
+        with site.proxy.during(at):
+            if end is None:
+                page = site.rings.list_rings(f"{99_000:0120}", 10_000)
+                assert len(page.tenants) == 999
+                assert page.cursor is None
+            else:
+                assert "more than" in message_of(end, site.listed)
+
+
 # Mounts
 
 
@@ -497,12 +519,12 @@ def every_operation(site: Site) -> list[Callable[[], object]]:
 
 
 @pytest.mark.parametrize(
-    ("mount", "kind"),
+    ("mount", "kind", "why"),
     [
-        ("no-such-mount", (ConfigurationError, AccessDenied)),
-        ("transit", (ConfigurationError,)),
-        ("cubbyhole", (ConfigurationError,)),
-        ("secret/sub", (ConfigurationError,)),
+        ("no-such-mount", (ConfigurationError, AccessDenied), "engine"),
+        ("transit", (ConfigurationError,), "engine"),
+        ("cubbyhole", (ConfigurationError,), "another engine"),
+        ("secret/sub", (ConfigurationError,), "mounted at 'secret'"),
     ],
 )
 def test_a_wrong_mount_is_no_missing_ring(
@@ -510,6 +532,7 @@ def test_a_wrong_mount_is_no_missing_ring(
     monkeypatch: pytest.MonkeyPatch,
     mount: str,
     kind: tuple[type[KMSError], ...],
+    why: str,
 ) -> None:
     """It is a mistake in the configuration, or a right that lacks: no ring is said to be absent."""
     monkeypatch.setenv("SITE_TOKEN", vault.token)
@@ -518,7 +541,10 @@ def test_a_wrong_mount_is_no_missing_ring(
         with pytest.raises(kind) as caught:
             call()
         assert "rings.mount" in caught.value.message
-    assert [each.level for each in site.rings.check()] == ["error"]
+        assert why in caught.value.message
+    told = site.rings.check()
+    assert [each.level for each in told] == ["error"]
+    assert "rings.mount" in told[0].message
     site.close()
 
 
@@ -580,6 +606,7 @@ def test_check_tells_what_the_mount_lacks(vault: Vault, monkeypatch: pytest.Monk
     wait_until(lambda: vault.write("checked/config", max_versions=3, delete_version_after="1h"))
     site = Site(vault, "checked")
     site.rings.save_ring("acme", b"one", None)
+    assert vault.read(site.path("data", "acme"))["data"]["metadata"]["deletion_time"]
     site.rings.save_ring("globex", b"one", None)
     vault.write(site.path("metadata", "globex"), max_versions=2, delete_version_after="30m")
     found = {(each.level, each.subject): each for each in site.rings.check()}
@@ -598,23 +625,36 @@ def test_check_tells_what_the_mount_lacks(vault: Vault, monkeypatch: pytest.Monk
     assert [(each.level, each.message) for each in site.rings.check()] == [
         ("ok", "KV version 2 with 2 names of tenants")
     ]
+    vault.write(site.path("undelete", "acme"), versions=[1])
+    found_again = vault.read(site.path("data", "acme"))["data"]["metadata"]
+    assert found_again["deletion_time"] == ""
     site.close()
 
 
-def test_check_without_the_right_to_see_the_configuration(
-    vault: Vault, monkeypatch: pytest.MonkeyPatch
+def test_check_without_the_right_to_see_settings(
+    site: Site, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is a warning that names the right."""
-    site = Site(vault)
-    vault.policy(
-        site.prefix,
-        f'path "{MOUNT}/metadata/{site.prefix}/*" {{ capabilities = ["list", "read"] }}',
-    )
-    monkeypatch.setenv("SITE_TOKEN", vault.new_token(site.prefix))
-    assert [(each.level, each.advice[:23]) for each in site.rings.check()] == [
-        ("warning", "grant read on secret/co")
-    ]
-    site.close()
+    """Is a warning that names the right; without the right to list, an error."""
+    site.rings.save_ring("acme", b"one", None)
+    for rights, expected in (
+        (["list"], [f"read on secret/metadata/{site.prefix}/*", "read on secret/config"]),
+        (["list", "read"], ["read on secret/config"]),
+    ):
+        vault.policy(
+            site.prefix,
+            f'path "secret/metadata/{site.prefix}/*" {{ capabilities = {json.dumps(rights)} }}',
+        )
+        monkeypatch.setenv("SITE_TOKEN", vault.new_token(site.prefix))
+        other = site.beside()
+        found = other.binding.check()
+        assert [each.level for each in found] == ["warning"] * len(expected)
+        for each, right in zip(found, expected, strict=True):
+            assert f"grant {right}," in each.advice
+        other.close()
+    vault.delete(f"sys/policies/acl/{site.prefix}")
+    other = site.beside()
+    assert [each.level for each in other.binding.check()] == ["error"]
+    other.close()
 
 
 # A server that seals, stops and dies
