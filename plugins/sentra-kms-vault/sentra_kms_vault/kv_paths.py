@@ -63,7 +63,6 @@ class Fate(msgspec.Struct, frozen=True):
 class Metadata(msgspec.Struct, frozen=True):
     """What KV tells of a path and of all its versions."""
 
-    current_version: int = 0
     cas_required: bool = False
     delete_version_after: str = "0s"
     max_versions: int = 0

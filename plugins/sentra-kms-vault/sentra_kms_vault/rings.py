@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 
 LIST_LIMIT = 16 * 1024 * 1024
 """Bytes of the longest list of names: some 130,000 of the longest ids, a million of short ones."""
+_RESERVE = 0.2  # of a page's time, kept for the answer that is under way
 _CREATIONS = 4
 """How often to try to create over a tombstone that others write over, and delete again."""
 
@@ -111,8 +112,8 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
         """List tenants in the order of their ids; the cursor is the last id that was looked at.
 
         Vault knows no pages: it is asked for all names each time. What is no tenant id is passed
-        over. A page ends early when reading those that may be deleted takes half the time, so that
-        a listing comes to its end however many they are.
+        over. A page ends early when reading those that may be deleted leaves little time, so that a
+        listing comes to its end however many they are.
         """
 
         def use(paths: KvPaths) -> RingPage:
@@ -128,7 +129,7 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
                 if name not in doubtful or not _is_deleted(paths, name):
                     tenants.append(name)
                 seen += 1
-                if name in doubtful and not paths.allows(timeout / 2):
+                if name in doubtful and not paths.allows(timeout * _RESERVE):
                     break
             return RingPage(tuple(tenants), names[seen - 1] if seen < len(names) else None)
 
@@ -136,13 +137,18 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
 
     @hookimpl
     def purge_ring_history(self, tenant: str, timeout: float) -> list[Remainder]:
-        """Destroy every version but the newest, which is the live ring or a tombstone."""
+        """Destroy every version but the newest, if that is the live ring or a tombstone.
+
+        Where it is neither, an earlier version may be the one copy of the ring that is left:
+        `RingRejected`.
+        """
         check_tenant(tenant)
-        return self._ask(
-            f"to purge the history of the ring of '{tenant}'",
-            lambda paths: ring_history.purge(paths, tenant),
-            timeout,
-        )
+
+        def use(paths: KvPaths) -> list[Remainder]:
+            newest, _ = _newest(paths, tenant)
+            return ring_history.purge(paths, tenant, 0 if newest is None else newest.number)
+
+        return self._ask(f"to purge the history of the ring of '{tenant}'", use, timeout)
 
     @hookimpl
     def check(self, timeout: float) -> list[Finding]:
