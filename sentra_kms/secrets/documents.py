@@ -33,6 +33,7 @@ from sentra_kms.secrets.fetch import (
 DEFAULT_TTL = 300.0  # seconds for which a value is used before its source is asked again
 NEGATIVE_TTL = 10.0  # seconds for which what was not found is not looked for again
 RETRY_AFTER = 5.0  # seconds between looks at a source that failed
+REFRESH_AT = 2 / 3  # of the time until a value expires, after which its source is asked again
 MAX_PAUSE = 60.0  # seconds for which a source that asks for fewer calls is left alone at most
 MAX_DOCUMENTS = 1000
 MAX_BACKGROUND = 8  # renewals in the background at a time
@@ -336,8 +337,10 @@ class Documents:
         ttl = self._ttl(document)
         fresh, hard = now + self._jittered(ttl), now + max(ttl, self._max_stale)
         if found.expires is not None:
-            left = now + found.expires.timestamp() - self._clock()
-            fresh, hard = min(fresh, left), min(hard, left)
+            left = found.expires.timestamp() - self._clock()
+            # Ahead of its end, so that nobody waits for the next; but not ever faster before it.
+            ahead = max(left * REFRESH_AT, min(left, RETRY_AFTER))
+            fresh, hard = min(fresh, now + ahead), min(hard, now + left)
         return fresh, hard
 
     def _ttl(self, document: Reference) -> float:

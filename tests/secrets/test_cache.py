@@ -32,6 +32,10 @@ from tests.secrets.sources import PATIENCE, Source, entries, make_manager
 DOWN = ServiceUnavailable("the source is down")
 
 
+def _in(clock: ManualClock, seconds: float) -> datetime:
+    return datetime.fromtimestamp(clock() + seconds, UTC)
+
+
 def test_one_fetch_in_a_time_to_live(clock: ManualClock) -> None:
     """A held value is used until its time to live is over, less at most a tenth."""
     source = Source(a=b"1")
@@ -344,7 +348,7 @@ def test_fallback_goes_back_to_the_first(clock: ManualClock) -> None:
 
 def test_expiry_bounds_the_time(clock: ManualClock) -> None:
     """A value that expires by itself is not used past that, also not in an outage."""
-    expires = datetime.fromtimestamp(clock() + 30, UTC)
+    expires = _in(clock, 30)
     source = Source(a=SecretValue(KeyMaterial(b"lease"), expires=expires))
     made = make_manager(source, clock, A="fake://a")
     made.get("A")
@@ -354,6 +358,31 @@ def test_expiry_bounds_the_time(clock: ManualClock) -> None:
     clock.advance(2)
     with pytest.raises(ServiceUnavailable):
         made.get("A")
+
+
+def test_refreshed_before_it_expires(clock: ManualClock) -> None:
+    """What expires by itself is renewed ahead of its end, behind its user's back."""
+    source = Source(a=SecretValue(KeyMaterial(b"1"), expires=_in(clock, 90)))
+    made = make_manager(source, clock, A="fake://a")
+    assert made.get("A").reveal() == "1"
+    clock.advance(59)
+    made.get("A")
+    assert source.asked == ["fake://a"]
+    source.answers["a"] = SecretValue(KeyMaterial(b"2"), expires=_in(clock, 90))
+    clock.advance(2)
+    assert made.get("A").reveal() == "2"
+    assert source.asked == ["fake://a"] * 2
+
+
+def test_same_value_near_its_end_is_asked_for_rarely(clock: ManualClock) -> None:
+    """A source with nothing newer is not asked ever faster while a value comes to its end."""
+    expires = _in(clock, 90)
+    source = Source(a=SecretValue(KeyMaterial(b"1"), expires=expires))
+    made = make_manager(source, clock, A="fake://a")
+    for _ in range(89 * 4):
+        made.get("A")
+        clock.advance(0.25)
+    assert 2 <= len(source.asked) <= 6
 
 
 @pytest.mark.parametrize("torn", [b'{"f":', b"", b"\xff", b'{"f":""}'], ids=ascii)
