@@ -30,12 +30,16 @@ class Postgres:
         """Return a URL of SQLAlchemy's; the password is one that needs no quoting."""
         return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def as_admin(self) -> str:
+        """How the superuser connects, but for the password."""
+        return f"host=127.0.0.1 port={self.port} user={ADMIN} dbname=postgres"
+
     def run(self, statement: str) -> None:
         """Run a statement as the superuser."""
         import psycopg
 
-        where = f"host=127.0.0.1 port={self.port} user={ADMIN} dbname=postgres"
-        with psycopg.connect(where, password=ADMIN_PASSWORD, autocommit=True) as connection:
+        with psycopg.connect(self.as_admin, password=ADMIN_PASSWORD, autocommit=True) as connection:
             connection.execute(statement.encode())
 
 

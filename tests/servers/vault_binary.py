@@ -1,6 +1,7 @@
 """The program `vault`: from PATH, from the cache, or built from the pinned source. A test tool.
 
-`python -m tests.servers.vault_binary` makes sure that there is one, and says what it does.
+`python -m tests.servers.vault_binary` makes sure that there is one, and says what it does. The
+plugin for PostgreSQL, which a build of our own leaves out, is built when a test asks for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "vault"
 VERSION = "1.19.0"
 MODULE = "github.com/hashicorp/vault"
+PLUGIN = f"{MODULE}/plugins/database/postgresql/postgresql-database-plugin"
 _FLAGS = ("-tags", "minimal", "-ldflags", "-s -w")
 _BUILD_SECONDS = 3600
 
@@ -44,13 +46,38 @@ def provide_vault() -> Path | None:
         return found
     with _alone():
         if not _built().is_file():  # another process may have built it meanwhile
-            _build()
+            _build(
+                MODULE,
+                _built(),
+                "HashiCorp Vault",
+                "some 8 minutes on two cores, and 5 GB of disk for as long",
+            )
     return _built()
 
 
+def provide_postgres_plugin() -> Path | None:
+    """Return the database engine's plugin, built if need be; `None` where there is no Go.
+
+    It is the only file in its directory.
+    """
+    if not _plugin().is_file() and shutil.which("go") is not None:
+        with _alone():
+            if not _plugin().is_file():
+                _build(PLUGIN, _plugin(), "Vault's plugin for PostgreSQL", "a minute or two")
+    return _plugin() if _plugin().is_file() else None
+
+
 def _built() -> Path:
+    return _place("vault") / "vault"
+
+
+def _plugin() -> Path:
+    return _place("vault-database") / "postgresql-database-plugin"
+
+
+def _place(name: str) -> Path:
     pinned = hashlib.sha256((SOURCE / "go.sum").read_bytes() + " ".join(_FLAGS).encode())
-    return cache() / f"vault-{VERSION}-{pinned.hexdigest()[:12]}" / "vault"
+    return cache() / f"{name}-{VERSION}-{pinned.hexdigest()[:12]}"
 
 
 @contextmanager
@@ -62,11 +89,9 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _build() -> None:
-    target = _built()
+def _build(package: str, target: Path, what: str, cost: str) -> None:
     print(
-        f"Building HashiCorp Vault {VERSION} for the tests, once, into {target.parent}: some 8 "
-        "minutes on two cores, and 5 GB of disk for as long ...",
+        f"Building {what} {VERSION} for the tests, once, into {target.parent}: {cost} ...",
         file=sys.stderr,
         flush=True,
     )
@@ -80,14 +105,14 @@ def _build() -> None:
             "CGO_ENABLED": "0",
         }
         done = subprocess.run(
-            ["go", "build", *_FLAGS, "-o", f"{scratch}/vault", MODULE],
+            ["go", "build", *_FLAGS, "-o", f"{scratch}/built", package],
             cwd=f"{scratch}/source", env={**os.environ, **own}, check=False,
             timeout=_BUILD_SECONDS, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
-            raise RuntimeError(f"Vault {VERSION} cannot be built here:\n{done.stderr[-2000:]}")
+            raise RuntimeError(f"{what} {VERSION} cannot be built here:\n{done.stderr[-2000:]}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(f"{scratch}/vault", target)
+        os.replace(f"{scratch}/built", target)
 
 
 if __name__ == "__main__":

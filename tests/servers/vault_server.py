@@ -112,11 +112,12 @@ class Vault:
 
 
 @contextmanager
-def running() -> Iterator[Vault]:
+def running(plugins: Path | None = None) -> Iterator[Vault]:
     """Run a server in development mode for as long as the block lasts, with an audit log.
 
-    It has what development mode has: KV version 2 at `secret`; and transit at `transit`. With
-    `VAULT_ADDR` set, that server is used, with `VAULT_TOKEN`, and no audit log.
+    It has what development mode has: KV version 2 at `secret`; and transit at `transit`. `plugins`
+    is the directory of programs that may be registered. With `VAULT_ADDR` set, that server is
+    used, with `VAULT_TOKEN`, and no audit log.
     """
     address = os.environ.get("VAULT_ADDR")
     if address:
@@ -130,6 +131,7 @@ def running() -> Iterator[Vault]:
     words = [
         str(program), "server", "-dev", f"-dev-root-token-id={ROOT_TOKEN}",
         f"-dev-listen-address=127.0.0.1:{port}", "-dev-no-store-token",
+        *([] if plugins is None else [f"-dev-plugin-dir={plugins}"]),
     ]  # fmt: skip
     with (
         tempfile.TemporaryDirectory(prefix="sentra-kms-vault-") as home,

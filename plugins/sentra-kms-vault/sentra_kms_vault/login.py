@@ -83,6 +83,11 @@ class Login:
         """The token that is held now."""
         return self._token
 
+    @property
+    def ends(self) -> float:
+        """When that token ends unless it is renewed, in monotonic seconds."""
+        return self._ends
+
     def token(self, deadline: Deadline) -> str:
         """Return the token, logging in if there is none or it has come to its end."""
         token = self._token

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from decimal import Decimal
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -27,6 +28,7 @@ from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import Connection
 from sentra_kms_vault.failures import Refused, Unanswered
 
+_decode = msgspec.json.Decoder(dict[str, object], float_hook=Decimal).decode  # as it was written
 _CHUNK = 64 * 1024
 ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of the longest answer: some ten times what a key ring of 256 KiB takes."""
@@ -209,7 +211,7 @@ def _understand(status: int, headers: Mapping[str, str], data: bytes) -> Answer:
     """Return what an answer says, if it is Vault's."""
     body: dict[str, object] | None = None
     with suppress(msgspec.MsgspecError):  # a page of some proxy, or an answer that was cut
-        body = msgspec.json.decode(data, type=dict[str, object]) if data else {}
+        body = _decode(data) if data else {}
     if status >= 400:
         raise Refused(
             status,

@@ -1,0 +1,598 @@
+"""Secrets made on demand: a real Vault makes logins in a real PostgreSQL, and takes them back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import sentra_kms
+from sentra_kms import (
+    AccessDenied,
+    ConfigurationError,
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    ServiceUnavailable,
+)
+from sentra_kms.contrib.sqlalchemy import rotating_engine
+from sentra_kms.hooktypes import SecretRequest, SecretValue
+from sentra_kms.reference import Reference
+from sentra_kms.runtime import KMS
+from sentra_kms.testing import Bench
+from sentra_kms.testing.faults import CutAfterRequest
+from sentra_kms.testing.proxy import FaultProxy
+from tests.servers import vault_database
+from tests.servers.vault_database import Database
+
+pytestmark = pytest.mark.server
+
+PATIENCE = 60.0
+_NUMBERS = itertools.count()
+_POLICY = """
+path "database/creds/*" { capabilities = ["read"] }
+path "sys/leases/lookup" { capabilities = ["update"] }
+path "sys/leases/renew" { capabilities = ["update"] }
+path "sys/leases/revoke" { capabilities = ["update"] }
+path "sys/capabilities-self" { capabilities = ["update"] }
+path "auth/token/lookup-self" { capabilities = ["read"] }
+"""
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """Return both servers."""
+    with vault_database.running() as database:
+        yield database
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[FaultProxy]:
+    """Return what stands between the backend and Vault."""
+    with FaultProxy("127.0.0.1", database.vault.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bench(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
+    """Return the backend, with the rights that leases need, behind the proxy."""
+    bench = _bench(database, proxy, monkeypatch)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def role(database: Database) -> str:
+    """Return the name of a role of this test's own; its leases live long."""
+    return _role(database, "1h", "24h")
+
+
+def _role(database: Database, default_ttl: str, max_ttl: str) -> str:
+    name = f"own-{next(_NUMBERS)}"
+    database.role(name, default_ttl, max_ttl)
+    return name
+
+
+def _bench(
+    database: Database,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str = _POLICY,
+    **options: object,
+) -> Bench:
+    name = f"own-{next(_NUMBERS)}"
+    database.vault.policy(name, policy)
+    token = database.vault.new_token(name, no_default_policy=True, **options)
+    monkeypatch.setenv("OWN_TOKEN", token)
+    return Bench("vault", _table(proxy))
+
+
+def _table(proxy: FaultProxy) -> dict[str, Any]:
+    return {
+        "type": "vault",
+        "address": proxy.url,
+        "auth": {"method": "token", "token": "env://OWN_TOKEN"},
+        "mounts": {"database": "dynamic"},
+    }
+
+
+def _fetch(bench: Bench, role: str) -> SecretValue:
+    reference = Reference(f"vault://database/creds/{role}")
+    return bench.binding.fetch_secret(SecretRequest(reference))
+
+
+def _login(found: SecretValue) -> tuple[str, str]:
+    fields: Mapping[str, str] = json.loads(found.data.reveal())
+    return fields["username"], fields["password"]
+
+
+def _left(bench: Bench, found: SecretValue) -> float:
+    """Return the seconds until a value expires; the bench's clock stands."""
+    assert found.expires is not None
+    return found.expires.timestamp() - bench.clock()
+
+
+def _wait(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def _refused(kind: type[KMSError], call: Callable[[], object]) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return caught.value.message
+
+
+def test_login_works_and_is_taken_back(database: Database, bench: Bench, role: str) -> None:
+    """What is made on demand lets in, says when it ends, and is gone after the close."""
+    found = _fetch(bench, role)
+    user, password = _login(found)
+    assert database.lets_in(user, password)
+    assert 3590 < _left(bench, found) <= 3600
+    assert found.created is not None
+    assert found.created.timestamp() == pytest.approx(bench.clock(), abs=0.001)
+    bench.close()
+    _wait(lambda: not database.lets_in(user, password))
+    assert database.leases(role) == []
+
+
+def test_one_lease_is_used_again(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str
+) -> None:
+    """Fetches share a lease that is good; each is one request."""
+    first = _fetch(bench, role)
+    for _ in range(5):
+        before = len(proxy.requests())
+        assert _login(_fetch(bench, role)) == _login(first)
+        assert len(proxy.requests()) == before + 1
+    assert len(database.leases(role)) == 1
+
+
+def test_each_path_has_its_own(database: Database, bench: Bench, role: str) -> None:
+    """Another role's login is another."""
+    other = _role(database, "1h", "24h")
+    assert _login(_fetch(bench, role)) != _login(_fetch(bench, other))
+    assert (len(database.leases(role)), len(database.leases(other))) == (1, 1)
+
+
+def test_many_threads_have_one_made(database: Database, bench: Bench, role: str) -> None:
+    """32 threads that ask at once get one login."""
+    ends: list[object] = []
+
+    def work() -> None:
+        start.wait(PATIENCE)
+        try:
+            ends.append(_login(_fetch(bench, role)))
+        except KMSError as error:
+            ends.append(error)
+
+    start = threading.Barrier(32)
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(ends) == 32
+    assert len(set(map(str, ends))) == 1, ends
+    assert len(database.leases(role)) == 1
+
+
+def test_failure_is_shared_by_who_waited(
+    bench: Bench, proxy: FaultProxy, role: str, database: Database
+) -> None:
+    """Threads that waited for a request that failed take its error, and do not all try."""
+    _fetch(bench, _role(database, "1h", "24h"))  # so that the login is no part of it
+    before = len(proxy.requests())
+    proxy.always(CutAfterRequest())
+    ends: list[KMSError] = []
+
+    def work() -> None:
+        start.wait(PATIENCE)
+        with pytest.raises(ServiceUnavailable) as caught:
+            _fetch(bench, role)
+        ends.append(caught.value)
+
+    start = threading.Barrier(16)
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(ends) == 16
+    assert len(proxy.requests()) - before < 16
+
+
+def test_lost_answer_is_not_asked_for_again(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str
+) -> None:
+    """A request that makes a login is sent once, though its answer was lost; the next makes one."""
+    _fetch(bench, _role(database, "1h", "24h"))
+    proxy.script(CutAfterRequest())
+    before = len(proxy.requests())
+    told = _refused(ServiceUnavailable, lambda: _fetch(bench, role))
+    assert "the connection broke" in told
+    assert len(proxy.requests()) == before + 1
+    _wait(lambda: len(database.leases(role)) == 1)  # which ends by itself
+    assert database.lets_in(*_login(_fetch(bench, role)))
+    assert len(database.leases(role)) == 2
+
+
+def test_revoked_lease_is_replaced(database: Database, bench: Bench, role: str) -> None:
+    """What an operator revoked is not given out again: the next fetch has another made."""
+    revoked = _login(_fetch(bench, role))
+    database.revoke(role)
+    new = _login(_fetch(bench, role))
+    assert new != revoked
+    assert database.lets_in(*new)
+    assert not database.lets_in(*revoked)
+
+
+def test_lease_goes_with_its_token(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """A login ends with the token that it was made under, and says so."""
+    bench = _bench(database, proxy, monkeypatch, ttl="5m", explicit_max_ttl="5m")
+    first = _fetch(bench, role)
+    assert _left(bench, first) <= 300
+    bench.close()
+
+
+def test_lease_of_a_token_that_was_replaced(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Before the earlier token ends, and its login with it, another is made under the newer one."""
+    bench = _bench(database, proxy, monkeypatch, ttl="30s", explicit_max_ttl="30s")
+    first = _fetch(bench, role)
+    assert _left(bench, first) <= 30
+    assert _login(_fetch(bench, role)) == _login(first)  # another would end with it, too
+    _token(monkeypatch, database)
+    part: Any = bench.binding._hooks.fetch_secret.get_hookimpls()[0].plugin
+    part._vault.login.forget()  # as when the token's source has another
+    second = _fetch(bench, role)
+    assert _login(second) != _login(first)
+    assert _left(bench, second) > 30
+    assert database.lets_in(*_login(first))
+    bench.close()
+
+
+def test_token_revoked_with_its_leases(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """After the token was revoked and another is there, another login is made under it."""
+    bench = _bench(database, proxy, monkeypatch)
+    first = _login(_fetch(bench, role))
+    database.vault.write("auth/token/revoke", token=os.environ["OWN_TOKEN"])
+    _token(monkeypatch, database)
+    _wait(lambda: not database.lets_in(*first))
+    second = _login(_fetch(bench, role))
+    assert second != first
+    assert database.lets_in(*second)
+    bench.close()
+
+
+def _token(monkeypatch: pytest.MonkeyPatch, database: Database) -> str:
+    """Put another token in the place of the one that is there."""
+    name = f"own-{next(_NUMBERS)}"
+    database.vault.policy(name, _POLICY)
+    token = database.vault.new_token(name)
+    monkeypatch.setenv("OWN_TOKEN", token)
+    return token
+
+
+@pytest.mark.slow
+def test_renewed_past_its_first_time(database: Database, bench: Bench) -> None:
+    """In the background a lease is renewed, so that the login outlives its default time."""
+    role = _role(database, "3s", "1h")
+    begun = time.monotonic()
+    login = _login(_fetch(bench, role))
+    _wait(lambda: time.monotonic() > begun + 7)  # twice its time, and nobody asked meanwhile
+    assert database.lets_in(*login)
+    assert _login(_fetch(bench, role)) == login
+    assert len(database.leases(role)) == 1
+
+
+@pytest.mark.slow
+def test_replaced_near_its_longest_time(database: Database, bench: Bench) -> None:
+    """Near its longest time another login is made while the old one still works."""
+    role = _role(database, "8s", "12s")
+    renewals = len(database.vault.requests("sys/leases/renew"))
+    old = _login(_fetch(bench, role))
+    overlap: list[bool] = []
+
+    def replaced() -> bool:
+        new = _login(_fetch(bench, role))
+        if new != old:
+            overlap.append(database.lets_in(*old) and database.lets_in(*new))
+        return new != old
+
+    _wait(replaced)
+    assert overlap == [True]
+    assert len(database.vault.requests("sys/leases/renew")) > renewals
+    _wait(lambda: not database.lets_in(*old))  # it ran out by itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", ["renew", "nothing but a longer time"])
+def test_replaced_when_it_cannot_be_renewed(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """A lease that may not be renewed, or not any longer, is replaced before it ends."""
+    policy = _POLICY
+    if lacking == "renew":
+        policy = policy.replace("sys/leases/renew", "sys/leases/nothing")
+    bench = _bench(database, proxy, monkeypatch, policy)
+    role = _role(database, "6s", "1h" if lacking == "renew" else "6s")
+    old = _login(_fetch(bench, role))
+    _wait(lambda: _login(_fetch(bench, role)) != old)
+    assert database.lets_in(*old)
+    if lacking == "renew":
+        findings = bench.binding.check()
+        assert any("sys/leases/renew" in each.subject for each in findings)
+    bench.close()
+
+
+@pytest.mark.slow
+def test_used_to_its_end_while_vault_is_away(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Vault cannot renew, the login is used until it ends; then a new one is made."""
+    role = _role(database, "8s", "1h")
+    with _kms(
+        database, proxy, monkeypatch, {"USER": f"vault://database/creds/{role}#username"}
+    ) as kms:
+        secret = kms.secrets.get("USER")
+        assert secret.expires is not None
+        proxy.cut()
+        seen: list[float] = []
+
+        def fails() -> bool:
+            try:
+                assert kms.secrets.get("USER").reveal() == secret.reveal()
+            except ServiceUnavailable:
+                return True
+            seen.append(time.time())
+            return False
+
+        _wait(fails)
+        assert seen
+        assert seen[-1] <= secret.expires.timestamp() <= time.time()
+        proxy.restore()
+        _wait(lambda: kms.secrets.refresh("USER").reveal() != secret.reveal())
+
+
+def test_refresh_gets_a_new_login_after_a_revocation(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Through `kms.secrets`: two fields are one login; `refresh` after a failure gets another."""
+    where = f"postgresql+psycopg://{{user}}:{{password}}@127.0.0.1:{database.server.port}/postgres"
+    entries = {
+        "DATABASE_URL": {
+            "template": where,
+            "user": f"vault://database/creds/{role}#username",
+            "password": f"vault://database/creds/{role}#password",
+        }
+    }
+    with _kms(database, proxy, monkeypatch, entries) as kms:
+        first = kms.secrets.get("DATABASE_URL")
+        assert len(database.leases(role)) == 1
+        assert first.expires is not None
+        engine = rotating_engine(kms, "DATABASE_URL", pool_size=2)
+        with engine.connect() as connection:
+            user = connection.scalar(text("select current_user"))
+        assert str(user) in first.reveal()
+        database.revoke(role)
+        database.server.run(  # sessions of the user that is gone
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where usename is null and backend_type = 'client backend'"
+        )
+        with engine.connect() as connection:
+            assert connection.scalar(text("select current_user")) != user
+        assert kms.secrets.get("DATABASE_URL") != first
+        assert len(database.leases(role)) == 1
+        engine.dispose()
+    _wait(lambda: database.leases(role) == [])
+
+
+@pytest.mark.slow
+def test_rotation_is_seen_while_queries_run(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logins that live for seconds follow one another, and no query fails."""
+    role = _role(database, "8s", "12s")
+    where = f"postgresql+psycopg://{{user}}:{{password}}@127.0.0.1:{database.server.port}/postgres"
+    entries = {
+        "DATABASE_URL": {
+            "template": where,
+            "user": f"vault://database/creds/{role}#username",
+            "password": f"vault://database/creds/{role}#password",
+        }
+    }
+    users: set[str] = set()
+    with _kms(database, proxy, monkeypatch, entries) as kms:
+        engine = rotating_engine(kms, "DATABASE_URL", pool_size=1)
+
+        def query() -> bool:
+            with engine.connect() as connection:
+                users.add(str(connection.scalar(text("select current_user"))))
+            return len(users) >= 2
+
+        _wait(query)
+        engine.dispose()
+
+
+def test_as_many_as_are_held(
+    database: Database, bench: Bench, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logins that were replaced or are too many, and still work, are taken back in the end, too."""
+    monkeypatch.setattr("sentra_kms_vault.leases.MAX_LEASES", 2)
+    roles = [role, *(_role(database, "1h", "24h") for _ in range(3))]
+    logins = [_login(_fetch(bench, each)) for each in roles]
+    assert all(database.lets_in(*login) for login in logins)
+    assert _login(_fetch(bench, roles[-1])) == logins[-1]
+    assert _login(_fetch(bench, roles[0])) != logins[0]  # it was not held any more
+    bench.close()
+    _wait(lambda: not any(database.leases(each) for each in roles[1:]))
+
+
+def test_close_while_vault_is_away(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be given back is told of once, and ends by itself."""
+    _fetch(bench, role)
+    proxy.cut()
+    bench.close()
+    assert "not revoked, and end by themselves: 1 (" in caplog.text
+
+
+_FORKING = """
+import json, os, sys
+from sentra_kms.hooktypes import SecretRequest
+from sentra_kms.reference import Reference
+from sentra_kms.runtime import KMS
+from sentra_kms.testing import Bench
+table, role, uses = json.load(sys.stdin)
+bench = Bench("vault", table)
+def user():
+    found = bench.binding.fetch_secret(SecretRequest(Reference(f"vault://database/creds/{role}")))
+    return json.loads(found.data.reveal())["username"]
+ours = user()
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writing, user().encode() if uses else b"none")
+    bench.close()
+    os._exit(0)
+os.close(writing)
+told = os.read(reading, 1000).decode()
+os.waitpid(child, 0)
+print(json.dumps([ours, told, user()]), flush=True)
+os._exit(0)
+"""
+"""A process that has a login made, and forks; its child closes, and it does not."""
+
+
+@pytest.mark.parametrize("uses", [True, False])
+def test_forked_child_takes_back_its_own_alone(
+    database: Database,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    uses: bool,  # noqa: FBT001
+) -> None:
+    """A child has a login of its own made and takes that back; its parent's goes on."""
+    _bench(database, proxy, monkeypatch).close()
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKING],
+        input=json.dumps([_table(proxy), role, uses]),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    ours, childs, later = json.loads(done.stdout)
+    assert ours == later
+    assert childs == "none" or childs != ours
+    _wait(lambda: len(database.leases(role)) == 1)  # the parent left without a close
+    assert database.has_user(ours)
+    assert not database.has_user(childs)
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "told"),
+    [
+        ("database/creds/no-such-role", SecretNotFound, "no such role"),
+        ("database/nothing/x", MalformedInput, "no such path"),
+        ("database/config/server", ConfigurationError, "has no lease"),
+        ("database/creds/x?version=1", MalformedInput, "no options"),
+        ("nowhere/creds/x", ConfigurationError, "no engine is mounted"),
+    ],
+)
+def test_what_is_not_made_on_demand(
+    database: Database, monkeypatch: pytest.MonkeyPatch, reference: str, kind: Any, told: str
+) -> None:
+    """Only a role that is not there is not found."""
+    monkeypatch.setenv("OWN_TOKEN", database.vault.token)
+    table = {
+        "type": "vault",
+        "address": database.vault.address,
+        "auth": {"method": "token", "token": "env://OWN_TOKEN"},
+        "mounts": {"database": "dynamic", "nowhere": "dynamic"},
+    }
+    bench = Bench("vault", table)
+    request = SecretRequest(Reference(f"vault://{reference}"))
+    assert told in _refused(kind, lambda: bench.binding.fetch_secret(request))
+    bench.close()
+
+
+def test_role_that_may_not_be_used(
+    database: Database, bench: Bench, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Without a right to have it made, or to look at what is held, it is denied: never missing."""
+    denied = _bench(database, proxy, monkeypatch, 'path "sys/x" { capabilities = ["read"] }')
+    _refused(AccessDenied, lambda: _fetch(denied, role))
+    denied.close()
+    blind = _bench(
+        database, proxy, monkeypatch, 'path "database/creds/*" { capabilities = ["read"] }'
+    )
+    _fetch(blind, role)
+    told = _refused(AccessDenied, lambda: _fetch(blind, role))
+    assert "update on sys/leases/lookup" in told
+    blind.close()
+
+
+def test_check_tells_of_rights_that_lack(
+    database: Database, bench: Bench, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` names each right that leases need and the token has not, and what that means."""
+    assert [each.level for each in bench.binding.check()] == ["ok"]
+    policy = """
+path "database/creds/*" { capabilities = ["read"] }
+path "sys/capabilities-self" { capabilities = ["update"] }
+"""
+    lacking = _bench(database, proxy, monkeypatch, policy)
+    subjects = [each.subject for each in lacking.binding.check() if each.level == "warning"]
+    assert subjects == [f"vault: sys/leases/{each}" for each in ("lookup", "renew", "revoke")]
+    lacking.close()
+
+
+def test_leases_show_nothing(bench: Bench, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a login nor the id of its lease stands in logs, events, findings or reprs."""
+    with caplog.at_level("DEBUG"):
+        found = _fetch(bench, role)
+        findings = bench.binding.check()
+        bench.close()
+    user, password = _login(found)
+    told = f"{caplog.text} {bench.events!r} {findings!r} {found!r}"
+    assert password not in told
+    assert user not in told
+    assert f"creds/{role}/" not in told
+
+
+def _kms(
+    database: Database,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    secrets: Mapping[str, object],
+) -> KMS:
+    _bench(database, proxy, monkeypatch).close()
+    environment = {
+        "development": True,
+        "backends": {"vault": _table(proxy)},
+        "secrets": dict(secrets),
+    }
+    return sentra_kms.load({"own": environment}, "own")
