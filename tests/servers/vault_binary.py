@@ -1,7 +1,7 @@
 """The program `vault`: from PATH, from the cache, or built from the pinned source. A test tool.
 
-`python -m tests.servers.vault_binary` makes sure that there is one, and says what it does. The
-plugin for PostgreSQL, which a build of our own leaves out, is built when a test asks for it.
+`python -m tests.servers.vault_binary` makes sure that there is one, and says what it does; and that
+there is the plugin for PostgreSQL, which a build of our own leaves out.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ def _build(package: str, target: Path, what: str, cost: str) -> None:
 if __name__ == "__main__":
     try:
         where = provide_vault()
+        provide_postgres_plugin()
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"{error}\nThe tests that need Vault will fail in CI, and be left out elsewhere.")
     if where is None:

@@ -56,6 +56,15 @@ class Database:
         prefix = f"database/creds/{role}/"
         return [prefix + each for each in self.vault.list(f"sys/leases/lookup/{prefix}")]
 
+    def seconds_left(self, lease: str) -> int:
+        """Return the whole seconds that a lease still has; -1 if it is over."""
+        try:
+            answer = self.vault.ask("PUT", "sys/leases/lookup", {"lease_id": lease})
+        except VaultError:
+            return -1
+        found: int = answer["data"]["ttl"]
+        return found
+
     def revoke(self, role: str) -> None:
         """Revoke every lease of a role, as an operator does."""
         self.vault.ask("PUT", f"sys/leases/revoke-prefix/database/creds/{role}", {"sync": True})

@@ -82,7 +82,11 @@ class Leases:
 
     def check(self, call: Call) -> list[Finding]:
         """Return what is to be said of the rights to leases, and of those that are held."""
-        return self._lacking_rights(call) + [
+        return self._lacking_rights(call) + self.failing()
+
+    def failing(self) -> list[Finding]:
+        """Return a finding for each lease that could not be renewed."""
+        return [
             Finding(
                 "warning",
                 f"{self._vault.name}://{path}",

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import urllib3
+from sentra_kms_vault.engines import Engines, Place
 
 import sentra_kms
 from sentra_kms import (
@@ -146,6 +147,15 @@ def test_longest_mount_holds(vault: Vault, bench: Bench, place: str) -> None:
     """A mount of several segments is found where it is declared."""
     vault.write(f"team/kv/data/{place}", data={"a": "1"})
     assert _fetch(bench, f"vault://team/kv/{place}").data.reveal() == b'{"a":"1"}'
+
+
+def test_longest_of_several_mounts() -> None:
+    """Of mounts that lie in one another the longest is meant; else KV version 2 is."""
+    engines = Engines("vault", {"a": "kv-v1", "a/b": "kv-v2", "a/b/c/d": "dynamic"})
+    assert engines.place(Reference("vault://a/b/c/x")) == Place("a/b", "kv-v2", "c/x")
+    assert engines.place(Reference("vault://a/bc/x")) == Place("a", "kv-v1", "bc/x")
+    assert engines.place(Reference("vault://a/b/c/d")) == Place("a/b", "kv-v2", "c/d")
+    assert engines.place(Reference("vault://b/a/b/x")) == Place("b", "kv-v2", "a/b/x")
 
 
 def test_mount_that_is_not_there_is_not_not_found(bench: Bench) -> None:
