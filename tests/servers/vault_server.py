@@ -78,16 +78,6 @@ class Vault:
         """Delete what is there."""
         self.ask("DELETE", path)
 
-    def list(self, path: str) -> list[str]:
-        """Return the keys under a path."""
-        try:
-            found: list[str] = self.ask("LIST", path)["data"]["keys"]
-        except VaultError as error:
-            if error.status != 404:
-                raise
-            return []
-        return found
-
     def policy(self, name: str, text: str) -> None:
         """Write a policy of HCL."""
         self.ask("PUT", f"sys/policies/acl/{name}", {"policy": text})
@@ -109,6 +99,16 @@ class Vault:
             if entry["type"] == "request"
             and all(part in entry["request"].get("path", "") for part in parts)
         ]
+
+    def list(self, path: str) -> list[str]:
+        """Return the keys under a path."""
+        try:
+            found: list[str] = self.ask("LIST", path)["data"]["keys"]
+        except VaultError as error:
+            if error.status != 404:
+                raise
+            return []
+        return found
 
 
 @contextmanager

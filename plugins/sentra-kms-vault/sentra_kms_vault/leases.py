@@ -11,7 +11,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from hvac.api.system_backend import Lease as LeaseApi
 from hvac.utils import format_url
@@ -31,11 +33,12 @@ from sentra_kms_vault.call import Call
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.documents import understood
 from sentra_kms_vault.engines import Place, explain
-from sentra_kms_vault.failures import Refused, Unanswered, ask
+from sentra_kms_vault.failures import Refused, Special, Unanswered, ask
 from sentra_kms_vault.lease import Issued, Lease, LookedUp, Renewed
 from sentra_kms_vault.login import RENEW_AT
 from sentra_kms_vault.vault import Vault
 
+_T = TypeVar("_T")
 MAX_LEASES = 200
 """Leases that are kept alive at a time; what was fetched longest ago is then let run out."""
 _LAST_RENEWAL = 1.0  # seconds before its end, within which a lease is not renewed any more
@@ -184,31 +187,49 @@ class Leases:
     def _look_up(self, lease: Lease, subject: str, deadline: Deadline) -> None:
         """Take over what Vault knows of a lease; raises `NotFound` if it knows none."""
         asked = time.monotonic()
-        answer = ask(
+        found = self._ask(
             f"to look up the lease of {subject} (which needs update on sys/leases/lookup)",
-            lambda: LeaseApi(self._vault.call(deadline.left())).read_lease(lease.id),
-            missing=NotFound,
-            special=_revoked,
-        )
-        found = understood(answer, LookedUp)
-        if found is None or found.data.ttl <= 0:
+            lambda leases: leases.read_lease(lease.id),
+            _revoked,
+            LookedUp,
+            deadline,
+        ).data
+        if found.ttl <= 0:
             raise NotFound("the lease is at its end")
-        lease.ends = min(lease.ends, asked + found.data.ttl + 1)  # it tells whole seconds
-        lease.renewable = lease.renewable and found.data.renewable
+        lease.ends = min(lease.ends, asked + found.ttl + 1)  # it tells whole seconds
+        lease.renewable = lease.renewable and found.renewable
 
     def _renew(self, lease: Lease, subject: str, deadline: Deadline) -> None:
         """Renew a lease; raises `NotFound` if Vault does not, and nothing will change that."""
         asked = time.monotonic()
-        answer = ask(
+        found = self._ask(
             f"to renew the lease of {subject}",
-            lambda: LeaseApi(self._vault.call(deadline.left())).renew_lease(lease.id),
-            missing=NotFound,
-            special=_not_renewed,
+            lambda leases: leases.renew_lease(lease.id),
+            _not_renewed,
+            Renewed,
+            deadline,
         )
-        found = understood(answer, Renewed)
-        if found is None:
-            raise NotFound("the lease is not renewed")
         lease.renewed(asked + found.lease_duration, renewable=found.renewable)
+
+    def _ask(
+        self,
+        what: str,
+        send: Callable[[LeaseApi], object],
+        special: Special,
+        kind: type[_T],
+        deadline: Deadline,
+    ) -> _T:
+        """Ask of one lease; raises `NotFound` also for an answer that tells nothing of it."""
+        answer = ask(
+            what,
+            lambda: send(LeaseApi(self._vault.call(deadline.left()))),
+            missing=NotFound,
+            special=special,
+        )
+        found = understood(answer, kind)
+        if found is None:
+            raise NotFound("Vault does not tell of the lease")
+        return found
 
     def _have_made(
         self, slot: _Slot, stale: Lease | None, place: Place, subject: str, deadline: Deadline

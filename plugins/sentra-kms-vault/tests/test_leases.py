@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,6 +28,7 @@ from sentra_kms.hooktypes import Finding, SecretRequest, SecretValue
 from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.testing import Bench
+from sentra_kms.testing.base import together
 from sentra_kms.testing.faults import CutAfterRequest, Reset
 from sentra_kms.testing.proxy import FaultProxy
 from tests.servers import vault_database
@@ -175,23 +175,9 @@ def test_each_path_has_its_own(database: Database, bench: Bench, role: str) -> N
 
 def test_many_threads_have_one_made(database: Database, bench: Bench, role: str) -> None:
     """32 threads that ask at once get one login."""
-    ends: list[object] = []
-
-    def work() -> None:
-        start.wait(PATIENCE)
-        try:
-            ends.append(_login(_fetch(bench, role)))
-        except KMSError as error:
-            ends.append(error)
-
-    start = threading.Barrier(32)
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(ends) == 32
+    ends = together(32, lambda _: _login(_fetch(bench, role)), PATIENCE)
     assert len(set(map(str, ends))) == 1, ends
+    assert isinstance(ends[0], tuple)
     assert len(database.leases(role)) == 1
 
 
@@ -202,21 +188,8 @@ def test_failure_is_shared_by_who_waited(
     _fetch(bench, _role(database, "1h", "24h"))  # so that the login is no part of it
     before = len(proxy.requests())
     proxy.always(CutAfterRequest())
-    ends: list[KMSError] = []
-
-    def work() -> None:
-        start.wait(PATIENCE)
-        with pytest.raises(ServiceUnavailable) as caught:
-            _fetch(bench, role)
-        ends.append(caught.value)
-
-    start = threading.Barrier(16)
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(ends) == 16
+    ends = together(16, lambda _: _fetch(bench, role), PATIENCE)
+    assert {type(end) for end in ends} == {ServiceUnavailable}
     assert len(proxy.requests()) - before < 16
 
 
@@ -498,6 +471,7 @@ from sentra_kms.hooktypes import Finding, SecretRequest
 from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.testing import Bench
+from sentra_kms.testing.base import together
 table, role, uses = json.load(sys.stdin)
 bench = Bench("vault", table)
 def user():
