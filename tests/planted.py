@@ -100,5 +100,5 @@ def _told_forms(value: bytes) -> Iterator[str]:
 HUNT = Hunt()
 """The one of this run."""
 
-LEAVINGS = Leavings(ours="sentra-kms-")
-"""Of this run: the commands name theirs so."""
+LEAVINGS = Leavings(ours="sentra-kms-exec-")
+"""Of this run: `exec` names its directory so, and nothing else of ours goes there."""

@@ -224,9 +224,10 @@ def test_batch_raises_for_the_first_that_fails(memory_kms: KMS) -> None:
     """An earlier message that does not open is told before a later one's bad context."""
     acme = memory_kms.keys.tenant("acme")
     message = acme.encrypt(b"x")
+    changed = message[:-1] + bytes([message[-1] ^ 1])
     bad: Any = 1
     with pytest.raises(DecryptionFailed):
-        acme.decrypt_many([message, message[:-1] + b"?", message], [None, None, bad])
+        acme.decrypt_many([message, changed, message], [None, None, bad])
     with pytest.raises(MalformedInput, match="a context is"):
         acme.decrypt_many([message, message, message[:-1]], [None, bad, None])
 
