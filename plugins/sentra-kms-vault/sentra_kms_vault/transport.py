@@ -5,6 +5,7 @@ Nothing of the environment is read here: no proxies, no `.netrc`, no certificate
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ import msgspec
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    EmptyPoolError,
     HTTPError,
     NameResolutionError,
     NewConnectionError,
@@ -23,7 +25,8 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from sentra_kms import ConfigurationError, MalformedInput, ServiceUnavailable, Timeout
+from sentra_kms import MalformedInput, ServiceUnavailable, Timeout
+from sentra_kms_vault.connections import make_pool
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import Connection
 from sentra_kms_vault.failures import Refused, Unanswered
@@ -33,6 +36,13 @@ _CHUNK = 64 * 1024
 ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of the longest answer: some ten times what a key ring of 256 KiB takes."""
 _REDIRECTS = 1  # a standby names the active node; more than that is no cluster
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]+")
+_DONE = frozenset({200, 202, 204})
+"""What Vault answers when all went well."""
+_VAULTS = frozenset({"errors", "request_id"})
+"""One of these is in every answer of Vault's with a status of 404."""
+_LONGEST_WAIT = 86400.0
+"""Seconds that a server may ask us to wait: what is more is a fault."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -48,7 +58,7 @@ class Transport:
     def __init__(self, connection: Connection, name: str) -> None:
         self._address = connection.address
         self._name = name
-        self._pool = _pool(connection, name)
+        self._pool = make_pool(connection, name)
 
     @property
     def address(self) -> str:
@@ -75,9 +85,9 @@ class Transport:
         url = self._address + path + (f"?{urlencode(query)}" if query else "")
         for _ in range(_REDIRECTS + 1):
             status, told, data = self._exchange(method, url, headers, encoded, deadline, limit)
-            if status not in {301, 302, 307, 308}:
+            if status not in {307, 308}:
                 return _understand(status, told, data)
-            url = self._follow(told.get("location"))
+            url = self._follow(told.get("location"), url)
         raise Unanswered(
             ServiceUnavailable, "it names another node, and that one another again", "redirects",
             sent=False,
@@ -97,36 +107,46 @@ class Transport:
         limit: int,
     ) -> tuple[int, Mapping[str, str], bytes]:
         problem: Unanswered
+        left = deadline.left()
         try:
             answer = self._pool.urlopen(
                 method,
                 url,
                 body=body,
                 headers={**headers, "Accept-Encoding": "identity"},
-                timeout=urllib3.Timeout(total=deadline.left()),
+                timeout=urllib3.Timeout(total=left),
+                pool_timeout=left,
                 retries=False,
                 redirect=False,
                 preload_content=False,
+                decode_content=False,  # it would be unpacked to any size
             )
             try:
-                data = _read(answer, deadline, limit)
+                data = _read(answer, limit)
             except BaseException:
                 answer.close()
                 raise
-            answer.release_conn()
+            finally:
+                answer.release_conn()
         except (HTTPError, OSError) as error:
-            problem = _problem(error, self._name)
+            problem = _problem(error)
         else:
             return answer.status, answer.headers, data
         raise problem
 
-    def _follow(self, location: str | None) -> str:
+    def _follow(self, location: str | None, url: str) -> str:
         """Return where a standby sends us, unless that is no place for a token."""
-        target = urlsplit(location or "")
-        ours = urlsplit(self._address)
-        if target.scheme == ours.scheme and target.hostname and target.username is None:
-            check_path(target.path)
-            return target.geturl()
+        asked = urlsplit(url)
+        with suppress(ValueError):  # an address or a port that is none
+            target = urlsplit(location or "")
+            if (
+                target.scheme == asked.scheme
+                and target.hostname
+                and target.username is None
+                and target.port != 0
+                and (target.path, target.query) == (asked.path, asked.query)
+            ):
+                return target.geturl()
         raise Unanswered(
             ServiceUnavailable,
             "it names another node by an address that is not as safe as its own: look at its "
@@ -139,80 +159,41 @@ class Transport:
 def check_path(path: str) -> None:
     """Refuse a path that names another one than it seems to.
 
-    Raises `MalformedInput`. Segments that are empty, `.` or `..` would be resolved on the way.
+    Raises `MalformedInput`. Segments that are empty, `.` or `..` would be resolved on the way, a
+    query or a control character would change what is asked.
     """
     segments = path.removeprefix("/").split("/")
-    if segments[0] != "v1" or any(
-        each in {"", ".", ".."} or "%2f" in each.lower() or "%2e" in each.lower()
-        for each in segments
-    ):
-        raise MalformedInput("a path in Vault has no segment that is empty, '.' or '..'")
-
-
-def _pool(connection: Connection, name: str) -> urllib3.PoolManager:
-    context = _context(connection, name) if connection.address.startswith("https") else None
-    numbers = {"num_pools": 4, "maxsize": connection.max_connections, "block": False}
-    given: dict[str, object] = {}
-    if context is not None:
-        given["ssl_context"] = context
-        if connection.server_name is not None:
-            given |= {
-                "server_hostname": connection.server_name,
-                "assert_hostname": connection.server_name if connection.verify else False,
-            }
-    if connection.proxy is not None:
-        return urllib3.ProxyManager(connection.proxy, **numbers, **given)  # type: ignore[arg-type]
-    return urllib3.PoolManager(**numbers, **given)  # type: ignore[arg-type]
-
-
-def _context(connection: Connection, name: str) -> ssl.SSLContext:
-    failure: str
-    try:
-        context = ssl.create_default_context(
-            cafile=connection.ca_file, capath=connection.ca_directory
+    if (
+        _PATH.fullmatch(path) is None
+        or segments[:1] != ["v1"]
+        or any(
+            each in {"", ".", ".."} or "%2f" in each.lower() or "%2e" in each.lower()
+            for each in segments
         )
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if connection.client_certificate is not None:
-            context.load_cert_chain(
-                connection.client_certificate,
-                connection.client_key,
-                password=lambda: "",  # an encrypted key is refused, and nobody is asked
-            )
-    except (OSError, ValueError) as error:
-        failure = type(error).__name__
-    else:
-        if not connection.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-    raise ConfigurationError(
-        f"backend '{name}': a CA, certificate or key of `tls` cannot be read as PEM ({failure})",
-        backend=name,
-    )
+    ):
+        raise MalformedInput(
+            "a path in Vault is of quoted segments, none of them empty, '.' or '..'"
+        )
 
 
-def _read(answer: urllib3.BaseHTTPResponse, deadline: Deadline, limit: int) -> bytes:
-    """Read a body, no more of it and no longer than is allowed."""
-    pieces: list[bytes] = []
-    size = 0
+def _read(answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+    """Read a body, no more of it than is allowed."""
+    data = bytearray()
     while piece := answer.read1(_CHUNK):
-        size += len(piece)
-        if size > limit:
+        data += piece
+        if len(data) > limit:
             raise Unanswered(
                 ServiceUnavailable, f"its answer has more than {limit} bytes", "size", sent=True
             )
-        pieces.append(piece)
-        if not deadline.allows(0):
-            raise Unanswered(Timeout, "its answer came too slowly", "ReadTimeoutError", sent=True)
-    return b"".join(pieces)
+    return bytes(data)
 
 
 def _understand(status: int, headers: Mapping[str, str], data: bytes) -> Answer:
     """Return what an answer says, if it is Vault's."""
-    body: dict[str, object] | None = None
-    with suppress(msgspec.MsgspecError):  # a page of some proxy, or an answer that was cut
-        body = _decode(data) if data else {}
-    if status >= 400:
+    body = _parsed(data)
+    # Whatever answers for a wrong address may say that something is not there; Vault says more.
+    strange = body is None if status != 404 else not (body and _VAULTS & body.keys())
+    if status >= 400 and not (status == 404 and strange):
         raise Refused(
             status,
             _texts(body),
@@ -220,14 +201,22 @@ def _understand(status: int, headers: Mapping[str, str], data: bytes) -> Answer:
             retry_after=_seconds(headers.get("retry-after")),
             request_id=_request_id(body),
         )
-    if body is None:
+    if body is None or status not in _DONE:
         raise Unanswered(
             ServiceUnavailable,
             "what answered is not Vault, or its answer was cut: look at the address and at proxies",
-            "no JSON",
+            f"status {status}",
             sent=True,
         )
     return Answer(status, body)
+
+
+def _parsed(data: bytes) -> dict[str, object] | None:
+    """Return a body, `None` if it is none: a page of some proxy, or one that was cut."""
+    try:
+        return _decode(data) if data else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _texts(body: dict[str, object] | None) -> tuple[str, ...]:
@@ -241,26 +230,41 @@ def _request_id(body: dict[str, object] | None) -> str | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+    if text is None or not (text.isascii() and text.isdecimal()):
+        return None
+    return min(float(text), _LONGEST_WAIT)
 
 
-def _problem(error: HTTPError | OSError, name: str) -> Unanswered:
+def _problem(error: HTTPError | OSError) -> Unanswered:
     """Return what became of a request, without the client's exception."""
     cause = type(error).__name__
-    if isinstance(error, SSLError):
+    if isinstance(error, SSLError) and not _ended(error):
         return Unanswered(
             ServiceUnavailable,
             "its certificate is not trusted, or TLS could not be agreed on: name its CA with "
             "tls.ca_file",
             cause,
-            sent=False,
+            sent=not _distrusted(error),
         )
     if isinstance(error, ReadTimeoutError):
         return Unanswered(Timeout, "no answer came in time", cause, sent=True)
-    # Before the time-out, which the first of these is a kind of.
+    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
+        return Unanswered(Timeout, "no connection came about in time", cause, sent=False)
+    if isinstance(error, EmptyPoolError):
+        what = "every connection was in use for all of its time: raise max_connections"
+        return Unanswered(Timeout, what, cause, sent=False)
     if isinstance(error, (NewConnectionError, NameResolutionError, ProxyError)):
         what = "it cannot be reached: look at its address"
         return Unanswered(ServiceUnavailable, what, cause, sent=False, passing=True)
-    if isinstance(error, ConnectTimeoutError):
-        return Unanswered(Timeout, "no connection came about in time", cause, sent=False)
     return Unanswered(ServiceUnavailable, "the connection broke", cause, sent=True, passing=True)
+
+
+def _ended(error: SSLError) -> bool:
+    """Whether the other end hung up, which it may do after it has done what it was asked."""
+    ends = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return any(isinstance(each, ends) for each in error.args)
+
+
+def _distrusted(error: SSLError) -> bool:
+    """Whether nothing was sent, since its certificate was not to be trusted."""
+    return any(isinstance(each, ssl.SSLCertVerificationError) for each in error.args)
