@@ -1,0 +1,249 @@
+"""A transit engine: what is asked of it, and how its answers are understood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+import msgspec
+from hvac.api.secrets_engines import Transit
+
+from sentra_kms import KeyMaterial, KeyNotFound, KMSError, ServiceUnavailable
+from sentra_kms.context import WrapContext
+from sentra_kms_vault.call import Call
+from sentra_kms_vault.failures import Refused, ask, refused
+from sentra_kms_vault.transit_errors import AEAD, NO_TYPE, TransitErrors
+from sentra_kms_vault.transit_forms import decode, encode, is_key_name, version_of
+from sentra_kms_vault.vault import Vault
+
+_T = TypeVar("_T")
+
+
+class KeyState(msgspec.Struct, frozen=True):
+    """What Vault tells of a key that can be a KEK."""
+
+    type: str
+    latest_version: int
+    min_decryption_version: int = 1
+    derived: bool = False
+    convergent_encryption: bool = False
+    exportable: bool = False
+    allow_plaintext_backup: bool = False
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether whoever has the right can take the key out of Vault."""
+        return self.exportable or self.allow_plaintext_backup
+
+
+class _Key(msgspec.Struct, frozen=True):
+    data: KeyState
+
+
+class _Mount(msgspec.Struct, frozen=True):
+    type: str
+
+
+class _Mounted(msgspec.Struct, frozen=True):
+    data: _Mount
+
+
+class _Item(msgspec.Struct, frozen=True):
+    """One end of a batch; never shown, since it may hold a key."""
+
+    plaintext: str = ""
+    ciphertext: str = ""
+    error: str = ""
+
+    def __repr__(self) -> str:
+        return "_Item(redacted)"
+
+
+class _Items(msgspec.Struct, frozen=True):
+    batch_results: list[_Item]
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    data: _Items
+
+
+class _Operation(Protocol):
+    def __call__(
+        self, key: str, *, batch_input: list[dict[str, str]], mount_point: str, **options: str
+    ) -> object:
+        """Send a batch; one of hvac's methods."""
+        ...
+
+
+class Engine:
+    """The transit engine at one mount.
+
+    Every batch is one request. What one of its items ends in keeps no other from its answer.
+    """
+
+    def __init__(self, vault: Vault, mount: str) -> None:
+        self._vault = vault
+        self._mount = mount
+        self._seen_mounted = False
+        self.errors = TransitErrors(vault.name, mount)
+
+    def key_id(self, key: str) -> str:
+        """Return the key's name in Vault: namespace, mount and name, as the API's path has them."""
+        namespace = self._vault.connection.namespace
+        return "/".join(filter(None, (namespace, self._mount, "keys", key)))
+
+    def subject(self, key: str) -> str:
+        """Return the KEK's name, to be told in errors; raises `KeyNotFound` if it can be none."""
+        if not is_key_name(key):
+            raise self.errors.key_not_found(key)
+        return f"'{self._vault.name}:{key}'"
+
+    def read(self, key: str, call: Call) -> KeyState:
+        """Return the state of a key that can be a KEK.
+
+        Raises `KeyNotFound`, and `ConfigurationError` for a key that cannot be one.
+        """
+        subject = self.subject(key)
+
+        def bare(refusal: Refused) -> KMSError | None:
+            if refusal.status == 404 and not refusal.texts and not refusal.body.get("warnings"):
+                return self._other_engine(call) or self.errors.key_not_found(key)
+            return self.errors.of(key, refusal)
+
+        answer = ask(
+            f"to read the key of the KEK {subject}",
+            lambda: Transit(call).read_key(key, mount_point=self._mount),
+            missing=KeyNotFound,
+            special=bare,
+        )
+        state = self._understood(answer, _Key).data
+        if state.type not in AEAD:
+            raise self.errors.not_bound(key, state.type)
+        if state.convergent_encryption:
+            raise self.errors.convergent(key)
+        return state
+
+    def encrypt(
+        self, key: str, items: Sequence[tuple[KeyMaterial, WrapContext]], call: Call
+    ) -> list[bytes | KMSError]:
+        """Return each one's ciphertext or error, in order."""
+        given = [
+            {"plaintext": encode(material.reveal()), **_bound(context)}
+            for material, context in items
+        ]
+
+        def ciphertext(item: _Item) -> bytes | None:
+            found = item.ciphertext.encode("utf-8", "replace")
+            return None if version_of(found) is None else found
+
+        ask_for = Transit(call).encrypt_data
+        return self._batch("to wrap under", key, ask_for, given, ciphertext, type=NO_TYPE)
+
+    def decrypt(
+        self, key: str, items: Sequence[tuple[bytes, WrapContext]], call: Call
+    ) -> list[KeyMaterial | KMSError]:
+        """Return each one's plaintext or error, in order; ciphertexts are canonical."""
+        given = [
+            {"ciphertext": ciphertext.decode("ascii"), **_bound(context)}
+            for ciphertext, context in items
+        ]
+
+        def material(item: _Item) -> KeyMaterial | None:
+            data = decode(item.plaintext)
+            return None if data is None else KeyMaterial(data)
+
+        return self._batch("to unwrap under", key, Transit(call).decrypt_data, given, material)
+
+    def mounted(self, call: Call) -> str | None:
+        """Return the type of the engine at the mount, `None` if the token may not know."""
+
+        def look() -> object:
+            try:
+                return call.get(f"/v1/sys/internal/ui/mounts/{self._mount}")
+            except Refused as refusal:
+                if refusal.status != 403:
+                    raise
+                return None  # nothing is there, or the token has no right in it
+
+        what = f"to tell what is mounted at '{self._mount}'"
+        answer = ask(what, look, missing=KeyNotFound, special=lambda _: None)
+        return None if answer is None else self._understood(answer, _Mounted).data.type
+
+    def _other_engine(self, call: Call) -> KMSError | None:
+        """Return the error if it is no transit engine that has no such key; looked for once."""
+        if not self._seen_mounted:
+            if self.mounted(call) not in {None, "transit"}:
+                return self.errors.no_transit()
+            self._seen_mounted = True
+        return None
+
+    def _batch(
+        self,
+        what: str,
+        key: str,
+        operation: _Operation,
+        given: list[dict[str, str]],
+        understand: Callable[[_Item], _T | None],
+        **options: str,
+    ) -> list[_T | KMSError]:
+        subject = self.subject(key)
+        status = 400
+
+        def send() -> object:
+            nonlocal status
+            try:
+                return operation(key, batch_input=given, mount_point=self._mount, **options)
+            except Refused as refusal:
+                if _results(refusal.body) is None:
+                    raise
+                status = refusal.status  # of a batch that did not go well in each item
+                return refusal.body
+
+        answer = ask(
+            f"{what} {subject}",
+            send,
+            missing=KeyNotFound,
+            special=lambda refusal: self.errors.of(key, refusal),
+        )
+        items = self._understood(answer, _Batch).data.batch_results
+        if len(items) != len(given):
+            raise self._nonsense()
+        ends: list[_T | KMSError] = []
+        for item in items:
+            if item.error:
+                refusal = Refused(status, (item.error,), {})
+                known = self.errors.of(key, refusal)
+                ends.append(known or refused(refusal, f"{what} {subject}", missing=KeyNotFound))
+            else:
+                found = understand(item)
+                ends.append(self._nonsense() if found is None else found)
+        return ends
+
+    def _understood(self, answer: object, kind: type[_T]) -> _T:
+        if answer == {}:  # 204: some engines take whatever is written to any path
+            raise self.errors.no_transit()
+        with suppress(msgspec.ValidationError):  # its message may quote the answer
+            return msgspec.convert(answer, kind)
+        raise self._nonsense()
+
+    def _nonsense(self) -> ServiceUnavailable:
+        return ServiceUnavailable(
+            f"what answered for '{self._mount}' is no transit engine, or its answer was changed on "
+            "its way: look at the address, at `transit`, and at proxies"
+        )
+
+
+def _results(body: dict[str, object]) -> list[_Item] | None:
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(body, _Batch).data.batch_results
+    return None
+
+
+def _bound(context: WrapContext) -> dict[str, str]:
+    """Return what binds a wrap to its place: to derived keys as their context, too.
+
+    Vault takes no notice of a context where a key is not derived. So nobody has to know.
+    """
+    canonical = encode(context.canonical)
+    return {"associated_data": canonical, "context": canonical}
