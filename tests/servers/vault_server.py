@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -88,7 +88,7 @@ class Vault:
         token: str = made["auth"]["client_token"]
         return token
 
-    def requests(self, *parts: str) -> list[dict[str, Any]]:
+    def requests(self, *parts: str) -> Sequence[dict[str, Any]]:
         """Return the requests in the server's own audit log whose path has each of these parts."""
         assert self.audit_log is not None
         lines = self.audit_log.read_text().splitlines()
