@@ -117,5 +117,5 @@ $(BENCH_READY): $(INPUTS) | $(BIN)/python
 	@"$(PYTHON)" -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt 'pip>=25.3'
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt \
-	  --build-constraint constraints.txt -e . --group bench
+	  --build-constraint constraints.txt -e . --group bench $(addprefix -e ./,$(PLUGINS))
 	@touch $@

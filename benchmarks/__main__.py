@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks import boundary, cold, messages, peers, residence, secrets, warm
+from benchmarks import boundary, cold, messages, peers, residence, secrets, vault, warm
 
 OUTPUT = os.path.join("build", "bench.json")
 _CORE = ("sentra-kms", "cryptography", "msgspec", "pluggy")
@@ -33,6 +33,16 @@ def main() -> int:
         print(
             f"  {each['what']:22}{each['peer'] * 1e6:>11.2f} us{each['ours'] * 1e6:>13.2f} us ours"
         )
+    unwraps = vault.run()
+    print("\nVault: an unwrap by hvac's own, over one connection to a server on this machine")
+    if isinstance(unwraps, str):
+        print(f"  not measured: {unwraps}")
+    else:
+        for each in unwraps:
+            print(
+                f"  {each['what']:22}{each['peer'] * 1e6:>11.0f} us{each['ours'] * 1e6:>13.0f} us "
+                f"ours, {each['ratio']:.2f} x"
+            )
     start = cold.run()
     _print_cold(start)
     flight = residence.unwraps()
@@ -63,6 +73,7 @@ def main() -> int:
             "missing": missing,
             "boundary": edges,
             "secrets": fetched,
+            "vault": unwraps,
             "cold": start,
             "flight": flight,
             "warm": busy,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +15,7 @@ from sentra_kms_vault.transit import Engine
 from sentra_kms_vault.vault import Vault as VaultClient
 
 from sentra_kms import (
+    AccessDenied,
     ConfigurationError,
     DecryptionFailed,
     KeyMaterial,
@@ -399,6 +402,52 @@ def test_check_without_rights(site: _Site, monkeypatch: pytest.MonkeyPatch) -> N
     (finding,) = bench.binding.check()
     assert (finding.level, finding.subject) == ("warning", "vault")
     bench.close()
+
+
+def _policies(mount: str, key: str) -> list[str]:
+    """Return the policies of the README's section on KEKs, for this mount and key."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.partition("## KEKs in transit\n")[2].partition("\n## ")[0]
+    found = re.findall(r"```hcl\n(.*?)```", section, re.DOTALL)
+    return [each.replace("transit/", f"{mount}/").replace("tenant-keys", key) for each in found]
+
+
+def test_policies_of_the_readme(site: _Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documented policies suffice for what they are for, and for nothing more."""
+    key = site.make("kek")
+    other = site.make("other")
+    wrapped = site.binding.wrap_key(key, _KEY, _PLACE)
+    of_other = site.binding.wrap_key(other, _KEY, _PLACE)
+    runtime, rotator = _policies(site.mount, key)
+    for rules, may_wrap in ((runtime, False), (rotator, True)):
+        site.vault.policy(site.mount, rules)
+        token = site.vault.new_token(site.mount)
+        monkeypatch.setenv("KEYS_TOKEN", token)
+        bench = site.open()
+        assert bench.binding.unwrap_key(key, wrapped, _PLACE) == _KEY
+        assert [each.level for each in bench.binding.check()] == ["ok"]
+        with pytest.raises(AccessDenied):
+            bench.binding.unwrap_key(other, of_other, _PLACE)
+        if may_wrap:
+            bench.binding.wrap_key(key, _KEY, _PLACE)
+        else:
+            with pytest.raises(AccessDenied):
+                bench.binding.wrap_key(key, _KEY, _PLACE)
+        for method, path in (
+            ("POST", f"keys/{key}/rotate"),
+            ("POST", f"keys/{key}/config"),
+            ("DELETE", f"keys/{key}"),
+            ("POST", "keys/made"),
+            ("POST", "encrypt/made"),
+            ("POST", f"rewrap/{key}"),
+            ("POST", f"datakey/plaintext/{key}"),
+            ("GET", f"export/encryption-key/{key}"),
+            ("LIST", "keys"),
+            *(() if may_wrap else (("POST", f"encrypt/{key}"), ("GET", f"keys/{key}"))),
+        ):
+            with pytest.raises(VaultError, match="403"):
+                site.vault.ask(method, f"{site.mount}/{path}", {}, token=token)
+        bench.close()
 
 
 _PLANTED = "planted-5ecret-text"
