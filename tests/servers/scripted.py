@@ -59,6 +59,7 @@ class Scripted:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._open.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()

@@ -39,6 +39,7 @@ class KeyState(msgspec.Struct, frozen=True):
 
 class _Key(msgspec.Struct, frozen=True):
     data: KeyState
+    mount_type: str = ""  # of Vault from 1.17 on
 
 
 class _Mount(msgspec.Struct, frozen=True):
@@ -117,7 +118,10 @@ class Engine:
             missing=KeyNotFound,
             special=bare,
         )
-        state = self._understood(answer, _Key).data
+        found = self._understood(answer, _Key)
+        if found.mount_type not in {"", "transit"}:  # a secret that looks like a key
+            raise self.errors.no_transit()
+        state = found.data
         if state.type not in AEAD:
             raise self.errors.not_bound(key, state.type)
         if state.convergent_encryption:
@@ -162,7 +166,7 @@ class Engine:
             try:
                 return call.get(f"/v1/sys/internal/ui/mounts/{self._mount}")
             except Refused as refusal:
-                if refusal.status != 403:
+                if refusal.status not in {403, 404}:
                     raise
                 return None  # nothing is there, or the token has no right in it
 

@@ -25,7 +25,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from sentra_kms import MalformedInput, ServiceUnavailable, Timeout
+from sentra_kms import ConfigurationError, MalformedInput, ServiceUnavailable, Timeout
 from sentra_kms_vault.connections import make_pool
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import Connection
@@ -41,6 +41,8 @@ _DONE = frozenset({200, 202, 204})
 """What Vault answers when all went well."""
 _VAULTS = frozenset({"errors", "request_id"})
 """One of these is in every answer of Vault's with a status of 404."""
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The form of a request's id: what has another may be something that was sent."""
 _LONGEST_WAIT = 86400.0
 """Seconds that a server may ask us to wait: what is more is a fault."""
 
@@ -78,9 +80,12 @@ class Transport:
     ) -> Answer:
         """Send a request to a path that begins with `/v1/`, and return its answer.
 
-        Raises `Refused` for a status of 400 or more, and `Unanswered` for everything else.
+        Raises `Refused` for a status of 400 or more, and `Unanswered` for everything else that
+        comes instead of an answer. What cannot be sent is `MalformedInput` or, in a header, which
+        comes from the configuration, `ConfigurationError`.
         """
         check_path(path)
+        _check_headers(headers)
         encoded = None if body is None else msgspec.json.encode(body)
         url = self._address + path + (f"?{urlencode(query)}" if query else "")
         for _ in range(_REDIRECTS + 1):
@@ -176,6 +181,13 @@ def check_path(path: str) -> None:
         )
 
 
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what would end a header; the HTTP client's own error shows it."""
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigurationError(f"what goes to Vault as {name} is no line of printable ASCII")
+
+
 def _read(answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
     """Read a body, no more of it than is allowed."""
     data = bytearray()
@@ -226,7 +238,7 @@ def _texts(body: dict[str, object] | None) -> tuple[str, ...]:
 
 def _request_id(body: dict[str, object] | None) -> str | None:
     found = (body or {}).get("request_id")
-    return found if isinstance(found, str) and len(found) <= 64 and found.isascii() else None
+    return found if isinstance(found, str) and _UUID.fullmatch(found) else None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -355,6 +355,20 @@ def test_wrong_mount(site: _Site, engine: str) -> None:
         site.vault.delete(f"sys/mounts/{mount}")
 
 
+def test_secret_that_looks_like_a_key(site: _Site) -> None:
+    """A secret in the form of a key's description does not lead a tenant key into its engine."""
+    mount = f"{site.mount}-kv"
+    site.vault.write(f"sys/mounts/{mount}", type="kv", options={"version": "1"})
+    described = {"type": "aes256-gcm96", "latest_version": 1}
+    site.vault.ask("POST", f"{mount}/keys/kek", described)
+    bench = site.open(transit=mount)
+    with pytest.raises(ConfigurationError, match="no transit engine"):
+        bench.binding.wrap_key("kek", _KEY, _PLACE)
+    assert site.vault.list(mount) == ["keys/"]
+    bench.close()
+    site.vault.delete(f"sys/mounts/{mount}")
+
+
 def test_batch_is_one_request(site: _Site) -> None:
     """100 keys are wrapped by two requests and unwrapped by one."""
     key = site.make("kek", derived=True)

@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sentra_kms_vault import connections
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import Connection
 from sentra_kms_vault.failures import Refused, Unanswered
 from sentra_kms_vault.transport import ANSWER_LIMIT, Answer, Transport
 
-from sentra_kms import MalformedInput, ServiceUnavailable, Timeout
+from sentra_kms import ConfigurationError, MalformedInput, ServiceUnavailable, Timeout
 from tests.needs import need
 from tests.servers.scripted import Answer as Scene
 from tests.servers.scripted import Scripted, http
@@ -59,12 +61,16 @@ class _Client:
         self.transport = Transport(found, "vault")
 
     def ask(
-        self, timeout: float = 5.0, path: str = "/v1/some/path", limit: int = ANSWER_LIMIT
+        self,
+        timeout: float = 5.0,
+        path: str = "/v1/some/path",
+        limit: int = ANSWER_LIMIT,
+        token: str = "planted",  # noqa: S107 - made up
     ) -> Answer:
         return self.transport.send(
             "GET",
             path,
-            headers={"X-Vault-Token": "planted"},
+            headers={"X-Vault-Token": token},
             body=None,
             query=None,
             deadline=Deadline(timeout),
@@ -142,6 +148,23 @@ def test_drip_ends_with_the_timeout(server: Scripted, client: _Client, what: str
     assert isinstance(error, Unanswered)
     assert error.kind is Timeout
     assert error.sent
+
+
+def test_each_read_has_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read may wait for as long as is left then, and not for all of the timeout again."""
+    near, far = socket.socketpair()
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with near, far, connections._Bounded(near, end=105.0) as bounded:
+        far.sendall(b"abc")
+        assert bounded.read(1) == b"a"
+        assert near.gettimeout() == 5.0
+        now = 104.0
+        assert bounded.read(1) == b"b"
+        assert near.gettimeout() == 1.0
+        now = 105.0
+        with pytest.raises(TimeoutError):
+            bounded.read(1)
 
 
 @pytest.mark.parametrize("form", ["length", "chunks", "end"])
@@ -392,6 +415,37 @@ def test_path_that_is_another_is_refused(server: Scripted, client: _Client, path
     assert not server.requests
 
 
+@pytest.mark.parametrize("token", ["a\nX-Evil: b", "a\r", "\x00", "ä"], ids=ascii)
+def test_token_that_is_no_line(server: Scripted, client: _Client, token: str) -> None:
+    """What would end a header is refused before anything is sent, and is not shown."""
+    with pytest.raises(ConfigurationError, match="X-Vault-Token") as caught:
+        client.ask(token=token)
+    assert token not in caught.value.message
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("b2bb0f63-5b0a-4c1c-9e8d-3b8a7f0f7b11", True),
+        ("00" * 32, False),
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", False),
+        (7, False),
+    ],
+)
+def test_id_of_a_request(
+    server: Scripted,
+    client: _Client,
+    told: object,
+    kept: bool,  # noqa: FBT001
+) -> None:
+    """A request's id is shown to operators if it is one, and not what only says that it is."""
+    server.answers.append(http(400, {"errors": [], "request_id": told}))
+    with pytest.raises(Refused) as caught:
+        client.ask()
+    assert caught.value.request_id == (told if kept else None)
+
+
 def test_last_of_two_equal_keys_counts(server: Scripted, client: _Client) -> None:
     """Of two equal keys of an answer the last counts, everywhere: no part sees another than one."""
     server.answers.append(http(200, b'{"data": 1, "data": 2}'))
@@ -509,6 +563,26 @@ def test_proxy_is_asked() -> None:
         client.transport.close()
 
 
+def _tunnel_to(port: int) -> Callable[[socket.socket], None]:
+    """Return what a proxy does at CONNECT."""
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(65536):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+    def tunnel(client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as service:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=pump, args=(service, client), daemon=True)
+            back.start()
+            pump(client, service)
+            back.join(_PATIENCE)
+
+    return tunnel
+
+
 class _Certificate(NamedTuple):
     file: str
     context: ssl.SSLContext
@@ -561,6 +635,22 @@ def test_tls(tls_server: Scripted, certificate: _Certificate) -> None:
     client.transport.close()
 
 
+def test_tunnel_through_a_proxy(tls_server: Scripted, certificate: _Certificate) -> None:
+    """A proxy tunnels TLS, and sees nothing of the token; one that drips does not hold us."""
+    with Scripted(lambda _: _tunnel_to(tls_server.port)) as proxy:
+        client = _Client(tls_server.url, ca_file=certificate.file, proxy=proxy.url)
+        assert [client.ask().body for _ in range(2)] == [_FINE, _FINE]
+        (seen,) = proxy.requests
+        assert seen.startswith(f"CONNECT 127.0.0.1:{tls_server.port} ")
+        assert "planted" not in seen
+        client.transport.close()
+    with Scripted(lambda _: _drip(_HEAD, b"X")) as proxy:
+        client = _Client(tls_server.url, ca_file=certificate.file, proxy=proxy.url)
+        error = _ends_in_time(lambda: client.ask(timeout=0.5))
+        assert isinstance(error, Unanswered)
+        client.transport.close()
+
+
 def test_untrusted_certificate(tls_server: Scripted) -> None:
     """A server whose CA is not named is asked nothing, and it is said what to do."""
     client = _Client(tls_server.url)
@@ -586,6 +676,24 @@ def test_no_tls_where_it_should_be() -> None:
         with pytest.raises(Unanswered, match="TLS could not be agreed on"):
             client.ask()
         thread.join(_PATIENCE)
+
+
+def test_hang_up_before_tls() -> None:
+    """A server that hangs up at once, as one that starts, is no fault of its certificate."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        client = _Client(f"https://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(Unanswered, match="broke") as caught:
+            client.ask()
+        thread.join(_PATIENCE)
+    assert caught.value.passing
 
 
 def test_hang_up_within_tls(tls_server: Scripted, certificate: _Certificate) -> None:
