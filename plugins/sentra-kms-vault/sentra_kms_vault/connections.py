@@ -1,7 +1,7 @@
 """The pool of connections to a server: verified, and bound by the time of each request.
 
 urllib3 gives each read of a socket the whole timeout anew, and each address of a name. Here all of
-a request, to its last byte, has one.
+a request, to its last byte, has one. Only resolving a name takes the time that the system gives it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ _ONLY_MULTIPART = (StartBoundaryNotFoundDefect, MultipartInvariantViolationDefec
 def make_pool(connection: Connection, name: str) -> urllib3.PoolManager:
     """Return the pool of the backend `name`.
 
-    At most `max_connections` are open to a node; more requests wait for one, in their time. Raises
-    `ConfigurationError` if a file of `tls` cannot be used.
+    It keeps `max_connections` open. Raises `ConfigurationError` if a file of `tls` cannot be used.
     """
     context = _context(connection, name) if connection.address.startswith("https") else None
-    numbers = {"num_pools": 4, "maxsize": connection.max_connections, "block": True}
+    numbers = {"num_pools": 4, "maxsize": connection.max_connections, "block": False}
     given: dict[str, object] = {}
     if context is not None:
         given["ssl_context"] = context

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -16,7 +17,6 @@ import msgspec
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
-    EmptyPoolError,
     HTTPError,
     NameResolutionError,
     NewConnectionError,
@@ -61,6 +61,7 @@ class Transport:
         self._address = connection.address
         self._name = name
         self._pool = make_pool(connection, name)
+        self._slots = threading.Semaphore(connection.max_connections)
 
     @property
     def address(self) -> str:
@@ -112,15 +113,21 @@ class Transport:
         limit: int,
     ) -> tuple[int, Mapping[str, str], bytes]:
         problem: Unanswered
-        left = deadline.left()
+        # Here and not in the pool, whose waiting would not count towards the timeout.
+        if not self._slots.acquire(timeout=deadline.left()):
+            raise Unanswered(
+                Timeout,
+                "every connection was in use for all of its time: raise max_connections",
+                "connections",
+                sent=False,
+            )
         try:
             answer = self._pool.urlopen(
                 method,
                 url,
                 body=body,
                 headers={**headers, "Accept-Encoding": "identity"},
-                timeout=urllib3.Timeout(total=left),
-                pool_timeout=left,
+                timeout=urllib3.Timeout(total=deadline.left()),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -137,6 +144,8 @@ class Transport:
             problem = _problem(error)
         else:
             return answer.status, answer.headers, data
+        finally:
+            self._slots.release()
         raise problem
 
     def _follow(self, location: str | None, url: str) -> str:
@@ -262,9 +271,6 @@ def _problem(error: HTTPError | OSError) -> Unanswered:
         return Unanswered(Timeout, "no answer came in time", cause, sent=True)
     if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
         return Unanswered(Timeout, "no connection came about in time", cause, sent=False)
-    if isinstance(error, EmptyPoolError):
-        what = "every connection was in use for all of its time: raise max_connections"
-        return Unanswered(Timeout, what, cause, sent=False)
     if isinstance(error, (NewConnectionError, NameResolutionError, ProxyError)):
         what = "it cannot be reached: look at its address"
         return Unanswered(ServiceUnavailable, what, cause, sent=False, passing=True)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pytest
+import urllib3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -320,6 +321,17 @@ def test_every_connection_comes_back_to_the_pool(server: Scripted) -> None:
     client.transport.close()
 
 
+@pytest.mark.parametrize("answer", [http(200, _FINE), http(204), http(400, {"errors": []})])
+def test_connection_is_kept(server: Scripted, client: _Client, answer: bytes) -> None:
+    """Requests one after the other use one connection, whatever their answers."""
+    server.answers += [answer] * 3
+    for _ in range(3):
+        with suppress(Refused):
+            client.ask()
+    assert len(server.requests) == 3
+    assert len(server._open) == 1
+
+
 def test_no_more_connections_than_allowed(server: Scripted) -> None:
     """Threads wait for one of `max_connections`, and are told if none came in time."""
     client = _Client(server.url, max_connections=2)
@@ -351,6 +363,28 @@ def test_no_more_connections_than_allowed(server: Scripted) -> None:
     assert [each.body for each in ends] == [_FINE, _FINE]
     assert client.ask().body == _FINE
     client.transport.close()
+
+
+def test_waiting_for_a_connection_counts(client: _Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a request waited for a connection is taken off its timeout."""
+    now = 100.0
+    given: list[float | None] = []
+
+    def wait(timeout: float) -> bool:
+        nonlocal now
+        now += 3.0
+        return timeout == 5.0
+
+    def send(*_: object, timeout: urllib3.Timeout, **__: object) -> None:
+        given.append(timeout.total)  # type: ignore[arg-type]
+        raise urllib3.exceptions.HTTPError
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(client.transport._slots, "acquire", wait)
+    monkeypatch.setattr(client.transport._pool, "urlopen", send)
+    with pytest.raises(Unanswered, match="broke"):
+        client.ask(timeout=5.0)
+    assert given == [2.0]
 
 
 @pytest.mark.parametrize("status", [307, 308])
