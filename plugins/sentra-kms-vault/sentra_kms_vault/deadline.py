@@ -24,6 +24,10 @@ class Deadline:
             raise late()
         return seconds
 
+    def rest(self) -> float:
+        """Return the seconds that are left, 0 when none are."""
+        return max(0.0, self._end - time.monotonic())
+
     def allows(self, seconds: float) -> bool:
         """Whether more than that is left."""
         return self._end - time.monotonic() > seconds

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _Task = tuple[float, int, Callable[[], None]]
+_LONGEST = 3600.0  # seconds of one wait; the system's own clocks bear no more than some years
 
 
 class Keeper:
     """Runs tasks when they are due, one after the other, in a thread of its own.
 
-    The thread starts with the first task and ends with `close`. A task raises nothing: what it does
-    raise is dropped with it. `patience` is the timeout in seconds of a task's requests.
+    The thread starts with the first task and ends with `close`; it keeps no process from ending. A
+    task raises nothing: what it does raise is dropped with it. Where no thread can be had, tasks
+    are not run: what they keep alive then ends in its time. `patience` is the timeout in seconds
+    of a task's requests.
     """
 
     def __init__(self, name: str, patience: float) -> None:
@@ -35,21 +38,23 @@ class Keeper:
                 return
             heapq.heappush(self._tasks, (time.monotonic() + seconds, next(self._numbers), task))
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name=f"sentra-kms {self._name} keeper", daemon=True
                 )
-                self._thread.start()
+                with suppress(RuntimeError):  # no thread is left, or the interpreter is ending
+                    thread.start()
+                    self._thread = thread
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Drop what is not due yet, and end the thread; wait for a task that is under way."""
+    def close(self, patience: float) -> None:
+        """Drop what is not due, end the thread, and wait so many seconds for a task under way."""
         with self._changed:
             self._closed = True
             self._tasks.clear()
             self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(self.patience)
+            thread.join(patience)
 
     def _run(self) -> None:
         while (task := self._next()) is not None:
@@ -66,5 +71,5 @@ class Keeper:
                 wait = self._tasks[0][0] - time.monotonic()
                 if wait <= 0:
                     return heapq.heappop(self._tasks)[2]
-                self._changed.wait(wait)
+                self._changed.wait(min(wait, _LONGEST))
         return None

@@ -17,6 +17,8 @@ either end."""
 ADDRESS_PATTERN = r"\Ahttps?://[^/?#@\s]+/?\Z"
 Address = Annotated[str, Meta(pattern=ADDRESS_PATTERN)]
 """A server, without a path."""
+Word = Annotated[str, Meta(pattern=r"\A[\x21-\x7e]+\Z")]
+"""What fits into a header: printable ASCII without spaces."""
 Path = Annotated[str, Meta(pattern=r"\A[^\x00]+\Z")]
 """A file, from the configuration file if it is relative."""
 
@@ -49,7 +51,11 @@ class AppRoleAuth(_Table, frozen=True, tag_field="method", tag="approle"):
         Reference | None, Meta(description="The secret id, unless the role needs none.")
     ] = None
     secret_id_wrapped: Annotated[
-        bool, Meta(description="The secret id is a response-wrapping token, good for one login.")
+        bool,
+        Meta(
+            description="The secret id is a response-wrapping token: unwrapped once, and what "
+            "was in it kept in memory."
+        ),
     ] = False
     mount: Mount = "approle"
 
@@ -73,7 +79,13 @@ class JwtAuth(_Table, frozen=True, tag_field="method", tag="jwt"):
 class UserpassAuth(_Table, frozen=True, tag_field="method", tag="userpass"):
     """A user and a password."""
 
-    username: str
+    username: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[A-Za-z0-9_]([A-Za-z0-9_.@-]*[A-Za-z0-9_])?\Z",
+            description="The user: letters, digits, '_', and inside also '.', '@' and '-'.",
+        ),
+    ]
     password: Reference
     mount: Mount = "userpass"
 
@@ -89,11 +101,16 @@ class AwsAuth(_Table, frozen=True, tag_field="method", tag="aws"):
     """AWS IAM: a signed request to STS that Vault sends. Needs the extra `aws` for botocore."""
 
     role: str | None = None
-    region: Annotated[str, Meta(description="The region of the STS endpoint that signs.")] = (
-        "us-east-1"
-    )
+    region: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[a-z0-9-]+\Z",
+            description="The region of the STS endpoint that the request is signed for.",
+        ),
+    ] = "us-east-1"
     server_id: Annotated[
-        str | None, Meta(description="The value of X-Vault-AWS-IAM-Server-ID, if Vault wants it.")
+        Word | None,
+        Meta(description="The value of X-Vault-AWS-IAM-Server-ID, if Vault wants it."),
     ] = None
     mount: Mount = "aws"
 

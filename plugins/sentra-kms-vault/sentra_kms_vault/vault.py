@@ -37,8 +37,9 @@ class Vault:
         )
         self._transport = Transport(self.connection, host.name)
         self.keeper = Keeper(host.name, _BACKGROUND_TIMEOUT)
-        means = Means(host, self._call_without_token, self._call_with)
-        self.login = Login(make_method(settings.auth, means), self._renew, self.keeper)
+        means = Means(host, self.connection, self._call_without_token, self._call_with)
+        method = make_method(settings.auth, means)
+        self.login = Login(method, self._renew, self.keeper, self._warn)
 
     def call(self, timeout: float, *, repeatable: bool = True, limit: int = ANSWER_LIMIT) -> Call:
         """Return the way of one operation, for hvac's classes.
@@ -60,12 +61,16 @@ class Vault:
         return Call(self._transport, NoToken(), None, deadline, repeatable=True)
 
     def close(self) -> None:
-        """Revoke the token if it was made for us, and close every connection."""
-        self.keeper.close()
-        token = self.login.forget()
+        """Revoke the token if it was made for us, and close every connection.
+
+        Takes no longer than `_BACKGROUND_TIMEOUT`, also where Vault does not answer.
+        """
+        deadline = Deadline(_BACKGROUND_TIMEOUT)
+        token = self.login.forget(deadline.rest() / 2)
+        self.keeper.close(deadline.rest() / 2)
         if token is not None:
             with suppress(Exception):  # it ends by itself, and we are leaving
-                TokenApi(self._call_with(token.value, Deadline(_BACKGROUND_TIMEOUT))).revoke_self()
+                TokenApi(self._call_with(token.value, deadline)).revoke_self()
         self._transport.close()
 
     def _call_without_token(self, deadline: Deadline) -> Call:
@@ -79,3 +84,6 @@ class Vault:
 
     def _renew(self, token: str, deadline: Deadline) -> Token:
         return token_of_login(TokenApi(self._call_with(token, deadline)).renew_self())
+
+    def _warn(self, text: str) -> None:
+        self.host.logger.warning("backend '%s': %s", self.name, text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from vault_user import MakeUser, User
 
 from tests.servers import vault_server
 from tests.servers.vault_server import KeptVault, Vault
@@ -33,3 +35,17 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         for prefix in ("VAULT_", "BAO_"):
             monkeypatch.delenv(prefix + variable, raising=False)
+
+
+@pytest.fixture
+def make_user() -> Iterator[MakeUser]:
+    """Return what makes users of Vault, who are closed when the test is over."""
+    users: list[User] = []
+
+    def make(*args: Any, **options: Any) -> User:
+        users.append(User(*args, **options))
+        return users[-1]
+
+    yield make
+    for user in users:
+        user.close()

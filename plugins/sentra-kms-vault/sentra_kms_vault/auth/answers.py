@@ -1,4 +1,4 @@
-"""What the ways to log in share: reading credentials, and understanding Vault's answers."""
+"""What the ways to log in share: understanding Vault's answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ import msgspec
 from sentra_kms import (
     AuthenticationFailed,
     ConfigurationError,
-    KeyMaterial,
     KMSError,
     NotFound,
     ServiceUnavailable,
 )
-from sentra_kms_vault.failures import Refused, ask, refused
+from sentra_kms_vault.failures import Refused, ask, vendor_error
 from sentra_kms_vault.login import Token
 
 _T = TypeVar("_T")
+_NO_ANSWER = "what Vault answered to a login is none: look at its address"
+
+
+_REFUSED: dict[int, type[KMSError]] = {
+    400: AuthenticationFailed,
+    401: AuthenticationFailed,
+    403: AuthenticationFailed,  # also where nothing is mounted
+    404: ConfigurationError,
+}
 
 
 class _Auth(msgspec.Struct, frozen=True):
@@ -28,10 +36,15 @@ class _Auth(msgspec.Struct, frozen=True):
     renewable: bool = False
     accessor: str | None = None
     policies: tuple[str, ...] | None = None
+    mfa_requirement: dict[str, object] | None = None
+
+    def __repr__(self) -> str:
+        return "_Auth(redacted)"
 
 
 class _LookedUp(msgspec.Struct, frozen=True):
     ttl: int = 0
+    expire_time: str | None = None
     renewable: bool = False
     accessor: str | None = None
     policies: tuple[str, ...] | None = None
@@ -41,30 +54,29 @@ def logging_in(method: str, call: Callable[[], _T]) -> _T:
     """Return what a login answers; what Vault refuses is a matter of the credentials."""
 
     def special(refusal: Refused) -> KMSError | None:
-        if refusal.status in {400, 401, 403}:
-            return refused(
-                refusal,
-                f"the login by '{method}' (look at its credentials, and at the role in Vault)",
-                missing=NotFound,
-                kind=AuthenticationFailed,
-            )
-        if refusal.status == 404:
-            return refused(
-                refusal,
-                f"the login by '{method}' (look at the mount of its `auth`)",
-                missing=NotFound,
-                kind=ConfigurationError,
-            )
-        return None
+        kind = _REFUSED.get(refusal.status)
+        if kind is None:
+            return None
+        failure = kind(
+            f"Vault refused the login by '{method}' with status {refusal.status}: look at its "
+            "credentials, at its role in Vault, and at the mount and the namespace of its `auth`"
+        )
+        failure.__cause__ = vendor_error(refusal)
+        return failure
 
     return ask(f"the login by '{method}'", call, missing=NotFound, special=special)
 
 
 def token_of_login(answer: object) -> Token:
     """Return the token of a login's or a renewal's answer; raises `ServiceUnavailable`."""
-    found = _convert(answer, "auth", _Auth)
+    found = part_of(answer, "auth", _Auth)
+    if found.mfa_requirement is not None and not found.client_token:
+        raise AuthenticationFailed(
+            "Vault wants a second factor for this login, which a program has not: exempt its "
+            "role from the MFA enforcement, or use another method"
+        )
     return Token(
-        found.client_token,
+        _line(found.client_token),
         life=float(found.lease_duration) or None,
         renewable=found.renewable,
         accessor=found.accessor,
@@ -74,29 +86,25 @@ def token_of_login(answer: object) -> Token:
 
 def token_of_lookup(value: str, answer: object) -> Token:
     """Return a token with what a look-up of it answers."""
-    found = _convert(answer, "data", _LookedUp)
+    found = part_of(answer, "data", _LookedUp)
     return Token(
         value,
-        life=float(found.ttl) or None,
+        life=None if found.expire_time is None and found.ttl == 0 else float(found.ttl),
         renewable=found.renewable,
         accessor=found.accessor,
         policies=found.policies or (),
     )
 
 
-def text_of(material: KeyMaterial, what: str) -> str:
-    """Return a credential as text, without the newline that a file ends in."""
-    text = ""
-    with suppress(UnicodeDecodeError):  # it holds the bytes, so ours must not hold it
-        text = material.reveal().decode("ascii").strip()
-    if text and text.isprintable() and " " not in text:
-        return text
-    raise ConfigurationError(f"{what} is no line of printable ASCII without spaces")
+def _line(value: str) -> str:
+    """Return a token that fits into a header: one that does not would be shown by the client."""
+    if value and value.isascii() and value.isprintable() and " " not in value:
+        return value
+    raise ServiceUnavailable(_NO_ANSWER)
 
 
-def _convert(answer: object, part: str, kind: type[_T]) -> _T:
-    try:
+def part_of(answer: object, part: str, kind: type[_T]) -> _T:
+    """Return a part of an answer that is known by its form; raises `ServiceUnavailable`."""
+    with suppress(msgspec.ValidationError, KeyError):  # its message may quote the answer
         return msgspec.convert(msgspec.convert(answer, dict[str, object])[part], kind)
-    except (msgspec.ValidationError, KeyError):
-        pass  # its message may quote the answer
-    raise ServiceUnavailable("what Vault answered to a login is none: look at its address")
+    raise ServiceUnavailable(_NO_ANSWER)

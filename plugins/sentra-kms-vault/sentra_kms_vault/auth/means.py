@@ -8,11 +8,25 @@ from typing import NamedTuple
 from sentra_kms.hooktypes import Host
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.deadline import Deadline
+from sentra_kms_vault.environment import Connection
 
 
 class Means(NamedTuple):
     """`call` makes a call without a token, `call_with` one with that token; both for one login."""
 
     host: Host
+    connection: Connection
     call: Callable[[Deadline], Call]
     call_with: Callable[[str, Deadline], Call]
+
+
+class Maker:
+    """Base of the ways whose every login makes a token of this process's own."""
+
+    def changed(self) -> bool:
+        """Return `False`: a credential that is another now does not end the token."""
+        return False
+
+    def makes_tokens(self) -> bool:
+        """Return `True`."""
+        return True
