@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import socket
-import ssl
 import time
 from email.errors import MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect
 from functools import partial
@@ -20,8 +19,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.connection import create_connection
 
-from sentra_kms import ConfigurationError
 from sentra_kms_vault.environment import Connection
+from sentra_kms_vault.tls import tls_context
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -38,7 +37,7 @@ def make_pool(connection: Connection, name: str) -> urllib3.PoolManager:
 
     It keeps `max_connections` open. Raises `ConfigurationError` if a file of `tls` cannot be used.
     """
-    context = _context(connection, name) if connection.address.startswith("https") else None
+    context = tls_context(connection, name) if connection.address.startswith("https") else None
     numbers = {"num_pools": 4, "maxsize": connection.max_connections, "block": False}
     given: dict[str, object] = {}
     if context is not None:
@@ -174,29 +173,3 @@ class _PlainPool(urllib3.HTTPConnectionPool):
 
 class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _Tls
-
-
-def _context(connection: Connection, name: str) -> ssl.SSLContext:
-    failure: str
-    try:
-        context = ssl.create_default_context(
-            cafile=connection.ca_file, capath=connection.ca_directory
-        )
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if connection.client_certificate is not None:
-            context.load_cert_chain(
-                connection.client_certificate,
-                connection.client_key,
-                password=lambda: "",  # an encrypted key is refused, and nobody is asked
-            )
-    except (OSError, ValueError) as error:
-        failure = type(error).__name__
-    else:
-        if not connection.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-    raise ConfigurationError(
-        f"backend '{name}': a CA, certificate or key of `tls` cannot be read as PEM ({failure})",
-        backend=name,
-    )

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from sentra_kms import ConfigurationError
-from sentra_kms_vault.settings import ADDRESS_PATTERN, VaultSettings
+from sentra_kms_vault.settings import ADDRESS_PATTERN, MOUNT_PATTERN, VaultSettings
 
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "f", "false", "no", "off"})
@@ -51,14 +51,14 @@ def connection(
     variable = partial(_variable, environment)
     found = Connection(
         address=_address(settings.address or variable("ADDR"), name),
-        namespace=settings.namespace or variable("NAMESPACE"),
+        namespace=settings.namespace or _namespace(variable("NAMESPACE"), name),
         ca_file=_path(tls.ca_file, resolve) or variable("CACERT"),
         ca_directory=_path(tls.ca_directory, resolve) or variable("CAPATH"),
         client_certificate=_path(tls.client_certificate, resolve) or variable("CLIENT_CERT"),
         client_key=_path(tls.client_key, resolve) or variable("CLIENT_KEY"),
-        server_name=tls.server_name or variable("TLS_SERVER_NAME"),
+        server_name=_server_name(tls.server_name or variable("TLS_SERVER_NAME"), name),
         verify=not _skips(tls.skip_verify, variable("SKIP_VERIFY"), name, development=development),
-        proxy=settings.proxy or variable("PROXY_ADDR", "HTTP_PROXY"),
+        proxy=_proxy(settings.proxy or variable("PROXY_ADDR", "HTTP_PROXY"), name),
         max_connections=settings.max_connections,
     )
     if found.client_key is not None and found.client_certificate is None:
@@ -92,6 +92,33 @@ def _address(given: str | None, name: str) -> str:
             f"backend '{name}': VAULT_ADDR is no https://HOST:PORT", backend=name
         )
     return given.rstrip("/")
+
+
+def _namespace(given: str | None, name: str) -> str | None:
+    """Return a namespace as a setting would give it: Vault's own programs end it in a slash."""
+    found = (given or "").strip("/")
+    if found and re.fullmatch(MOUNT_PATTERN, found) is None:
+        raise ConfigurationError(f"backend '{name}': VAULT_NAMESPACE is no namespace", backend=name)
+    return found or None
+
+
+def _server_name(given: str | None, name: str) -> str | None:
+    if given is not None and re.fullmatch(r"[A-Za-z0-9._:-]+", given) is None:
+        raise ConfigurationError(
+            f"backend '{name}': tls.server_name or VAULT_TLS_SERVER_NAME is no host's name",
+            backend=name,
+        )
+    return given
+
+
+def _proxy(given: str | None, name: str) -> str | None:
+    if given is not None and re.fullmatch(ADDRESS_PATTERN, given) is None:
+        raise ConfigurationError(
+            f"backend '{name}': VAULT_PROXY_ADDR or VAULT_HTTP_PROXY is no http://HOST:PORT, "
+            "without a user's name",
+            backend=name,
+        )
+    return given
 
 
 def _skips(given: bool | None, text: str | None, name: str, *, development: bool) -> bool:  # noqa: FBT001
