@@ -113,11 +113,6 @@ class Login:
         held = self._held
         return float("inf") if held is None else held.ends
 
-    @property
-    def ends(self) -> float:
-        """When that token ends unless it is renewed, in monotonic seconds."""
-        return self._ends
-
     def token(self, deadline: Deadline) -> str:
         """Return the token, logging in if there is none or it has come to its end."""
         held = self._held
