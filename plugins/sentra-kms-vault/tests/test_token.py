@@ -107,6 +107,22 @@ def test_token_file_while_it_is_written(vault: Vault, make_user: MakeUser, tmp_p
     assert user.who()["id"] == token
 
 
+def test_token_file_with_a_dead_token(vault: Vault, make_user: MakeUser, tmp_path: Path) -> None:
+    """A file whose new token is refused is told of at each request, until it is another."""
+    file = tmp_path / "token"
+    token = vault.new_token("default")
+    file.write_text(token)
+    auth = {"method": "token_file", "path": str(file)}
+    user = make_user({"address": vault.address, "auth": auth})
+    user.who()
+    file.write_text("planted-dead-token")
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailed, match="login by 'token_file' with status 403"):
+            user.who()
+    file.write_text(token)
+    assert user.who()["id"] == token
+
+
 def test_token_file_that_does_not_change_is_read_once(
     vault: Vault, make_user: MakeUser, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ class AppRoleMethod(Maker):
         mark = hashlib.sha256(token.encode("ascii")).digest()
         kept = state.get(_UNWRAPPED)
         if isinstance(kept, _Unwrapped) and kept.token == mark:
-            return kept.secret_id.reveal().decode("ascii")
+            return kept.secret_id.reveal().decode()
         call = self._means.call(deadline)
         found = part_of(
             _unwrapping(lambda: call.post("/v1/sys/wrapping/lookup", json={"token": token})),

@@ -72,8 +72,9 @@ class TokenFileMethod:
 
     def log_in(self, deadline: Deadline) -> Token:
         """Return the token that the file holds, and what Vault knows of it."""
-        value, self._seen = read_word(self._path, "the token's file")
+        value, seen = read_word(self._path, "the token's file")
         found = _look_up(self.name, value, self._means, deadline)
+        self._seen = seen
         # Its end is of no interest: before that the agent writes another, or has renewed it.
         return Token(value, accessor=found.accessor, policies=found.policies)
 
