@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sentra_kms_vault.diagnosis import Diagnosis
+from vault_user import TIMEOUT, User
 
 from sentra_kms.hooktypes import Finding
-from sentra_kms.testing import Bench
 from tests.servers.lifeline import free_port
 from tests.servers.vault_server import KeptVault, Vault
 from tests.test_cli_support import run
@@ -16,26 +16,19 @@ from tests.test_cli_support import run
 pytestmark = pytest.mark.server
 
 LOOK_UP = 'path "auth/token/lookup-self" { capabilities = ["read"] }'
-Check = Callable[..., list[Finding]]
 
 
-@pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Return a check of a backend that logs in with a token."""
-
-    def ask(address: str, token: str, **settings: object) -> list[Finding]:
-        monkeypatch.setenv("KIT_TOKEN", token)
-        auth = {"method": "token", "token": "env://KIT_TOKEN"}
-        bench = Bench("vault", {"type": "vault", "address": address, "auth": auth, **settings})
-        try:
-            return [each for each in bench.binding.check() if each.subject == "vault"]
-        finally:
-            bench.close()
-
-    return ask
+def check(address: str, token: str, **settings: object) -> list[Finding]:
+    """Return what is found by a backend that logs in with a token."""
+    auth = {"method": "token", "token": "env://KIT_TOKEN"}
+    user = User({"address": address, "auth": auth, **settings}, {"KIT_TOKEN": token})
+    try:
+        return Diagnosis(user.vault).check(TIMEOUT)
+    finally:
+        user.vault.close()
 
 
-def test_server_and_token_are_told(vault: Vault, check: Check) -> None:
+def test_server_and_token_are_told(vault: Vault) -> None:
     """Address, version, method, life and policies are told, and no word of the token itself."""
     vault.policy("diagnosis", LOOK_UP)
     token = vault.new_token("diagnosis", no_default_policy=True, ttl="1h")
@@ -47,14 +40,14 @@ def test_server_and_token_are_told(vault: Vault, check: Check) -> None:
     assert token not in repr(found)
 
 
-def test_root_token_is_warned_of(vault: Vault, check: Check) -> None:
+def test_root_token_is_warned_of(vault: Vault) -> None:
     """A root token may do everything, which no runtime needs."""
     ok, warning = check(vault.address, vault.token)
     assert (ok.level, warning.level) == ("ok", "warning")
     assert "root token" in warning.message
 
 
-def test_short_token_is_warned_of(vault: Vault, check: Check) -> None:
+def test_short_token_is_warned_of(vault: Vault) -> None:
     """A token that ends soon and cannot be renewed is told before it has ended."""
     vault.policy("diagnosis", LOOK_UP)
     token = vault.new_token(
@@ -64,7 +57,7 @@ def test_short_token_is_warned_of(vault: Vault, check: Check) -> None:
     assert "cannot be renewed" in warning.message
 
 
-def test_token_that_may_not_look_itself_up(vault: Vault, check: Check) -> None:
+def test_token_that_may_not_look_itself_up(vault: Vault) -> None:
     """Such a token is no error: what it may do is what matters."""
     vault.policy("diagnosis-none", 'path "secret/data/none" { capabilities = ["read"] }')
     (found,) = check(vault.address, vault.new_token("diagnosis-none", no_default_policy=True))
@@ -72,7 +65,7 @@ def test_token_that_may_not_look_itself_up(vault: Vault, check: Check) -> None:
     assert "may not look itself up" in found.message
 
 
-def test_token_that_is_none(vault: Vault, check: Check) -> None:
+def test_token_that_is_none(vault: Vault) -> None:
     """A token that Vault does not know is an error that says what to look at."""
     (found,) = check(vault.address, "hvs.planted-token-of-nobody")
     assert found.level == "error"
@@ -80,14 +73,14 @@ def test_token_that_is_none(vault: Vault, check: Check) -> None:
     assert "planted-token-of-nobody" not in repr(found)
 
 
-def test_server_that_is_away(check: Check) -> None:
+def test_server_that_is_away() -> None:
     """A server that cannot be reached is an error with what to look at."""
     (found,) = check(f"http://127.0.0.1:{free_port()}", "any")
     assert found.level == "error"
     assert "address" in found.message
 
 
-def test_sealed_server(kept_vault: KeptVault, check: Check) -> None:
+def test_sealed_server(kept_vault: KeptVault) -> None:
     """A sealed server is told as that."""
     kept_vault.seal()
     (found,) = check(kept_vault.address, kept_vault.token)
@@ -95,7 +88,7 @@ def test_sealed_server(kept_vault: KeptVault, check: Check) -> None:
     assert "unseal" in found.message
 
 
-def test_plain_http_is_warned_of(check: Check) -> None:
+def test_plain_http_is_warned_of() -> None:
     """Requests that leave the machine without TLS are warned of before anything else."""
     warning, error = check("http://192.0.2.1:8200", "any", proxy=f"http://127.0.0.1:{free_port()}")
     assert (warning.level, error.level) == ("warning", "error")

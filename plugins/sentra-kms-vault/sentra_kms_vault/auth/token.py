@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 from hvac.api.auth_methods import Token as TokenApi
 
 from sentra_kms import AuthenticationFailed, KeyMaterial
@@ -76,7 +77,7 @@ class TokenFileMethod:
         found = _look_up(self.name, value, self._means, deadline)
         self._seen = seen
         # Its end is of no interest: before that the agent writes another, or has renewed it.
-        return Token(value, accessor=found.accessor, policies=found.policies)
+        return msgspec.structs.replace(found, life=None, renewable=False)
 
     def changed(self) -> bool:
         """Whether the file is another than the one that was read; not while it is away or empty."""
@@ -95,7 +96,9 @@ def _look_up(method: str, value: str, means: Means, deadline: Deadline) -> Token
         except Refused as refusal:
             if refusal.status != 403 or refusal.says("invalid token", "bad token"):
                 raise
-            return Token(value)  # one that may not look at itself, and lives as it lives
+            return Token(
+                value, may_look_up=False
+            )  # one that may not look at itself, and lives as it lives
         return token_of_lookup(value, answer)
 
     return logging_in(method, look_up)
