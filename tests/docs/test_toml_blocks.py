@@ -60,7 +60,8 @@ class Block(NamedTuple):
 
 
 def _pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    plugins = sorted((ROOT / "plugins").glob("*/README.md"))
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *plugins]
 
 
 def _blocks() -> Iterator[Block]:
@@ -92,6 +93,7 @@ def test_the_pages_have_blocks() -> None:
     found = {block.page for block in BLOCKS if not block.fragment}
     assert found >= {
         "README.md", "docs/configuration.md", "docs/operations.md", "docs/design.md",
+        "plugins/sentra-kms-vault/README.md",
     }  # fmt: skip
     assert len(WHOLE) >= 12
 
@@ -114,6 +116,7 @@ def test_it_loads_or_is_refused_for_what_is_not_there(
     """
     for variable in ("SENTRA_KMS_ENV", "SENTRA_KMS_CONFIG", "ENCRYPTION_KEYS_DIR"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:8200")
     file = tmp_path / "sentra-kms.toml"
     file.write_text(block.text, encoding="utf-8")
     tables = block.tables
