@@ -13,6 +13,7 @@ import random
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -69,6 +70,10 @@ class Weather:
         for name in self._moods:
             self._moods[name] = self._chance.choice(self.MOODS)
 
+    def clear_up(self) -> None:
+        """Let every backend work."""
+        self._moods = dict.fromkeys(self._moods, "well")
+
     def come_over(self, kms: KMS) -> None:
         """Stand before every operation of every backend."""
         for name, binding in kms._wiring.bindings.items():
@@ -97,6 +102,12 @@ class Weather:
             return answer
 
         return call
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    """Say where a thread is now, by files and lines."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame else "nowhere"
 
 
 class Walker:
@@ -138,10 +149,12 @@ class Walker:
             if self._weather is not None:
                 self._weather.change()
                 self._clocks.jump()
+        if self._weather is not None:
+            self._weather.clear_up()  # else what is under way takes minutes: each call may hang
         for thread in threads:
             thread.join(60)
             if thread.is_alive():
-                self.wrong.append("a thread hangs")
+                self.wrong.append(f"a thread hangs:\n{_stack_of(thread)}")
         self.kms.close()
 
     def _run(self, seed: int) -> None:
