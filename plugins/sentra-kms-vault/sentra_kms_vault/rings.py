@@ -157,11 +157,6 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
         paths = KvPaths(call, self._mount, self._prefix)
         return ring_check.look(paths, self._mount.mount, self._prefix, self._special)
 
-    @hookimpl
-    def close(self) -> None:
-        """Close the connections; closing them again does nothing."""
-        self._vault.close()
-
     def _ask(
         self, what: str, use: Callable[[KvPaths], _T], timeout: float, limit: int = ANSWER_LIMIT
     ) -> _T:

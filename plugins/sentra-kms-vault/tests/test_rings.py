@@ -31,6 +31,7 @@ MOUNT = "kit-rings"
 _ALONE = """
     from sentra_kms.hookspecs import hookimpl
     from sentra_kms.hooktypes import BackendType
+    from sentra_kms_vault.diagnosis import Diagnosis
     from sentra_kms_vault.rings import Rings
     from sentra_kms_vault.settings import VaultSettings
     from sentra_kms_vault.vault import Vault
@@ -45,7 +46,8 @@ _ALONE = """
         )
 
     def create(settings, host):
-        return [Rings(Vault(settings, host), settings.rings)]
+        vault = Vault(settings, host)
+        return [Diagnosis(vault), Rings(vault, settings.rings)]
 """
 
 
