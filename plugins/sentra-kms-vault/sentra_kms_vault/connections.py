@@ -41,6 +41,8 @@ def make_pool(connection: Connection, name: str) -> urllib3.PoolManager:
     numbers = {"num_pools": 4, "maxsize": connection.max_connections, "block": False}
     given: dict[str, object] = {}
     if context is not None:
+        # Whoever has a file of SSLKEYLOGFILE's can read our tokens on the network.
+        context.keylog_filename = None  # type: ignore[assignment]  # what it is without
         given["ssl_context"] = context
         if connection.server_name is not None:
             given |= {
@@ -112,21 +114,28 @@ class _Timely(_Base):
 
     def connect(self) -> None:
         """Connect; what a proxy answers to CONNECT is bounded, too."""
-        self._bound()
+        end = self._bound()
         super().connect()
+        self.timeout = _left(end)  # for sending
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         """Return the answer, whose body is bounded by what is left of the time now."""
         self._bound()
         return super().getresponse()
 
-    def _bound(self) -> None:
+    def _bound(self) -> float:
         end = time.monotonic() + (self.timeout or 0.0)
         self.response_class = partial(_Response, end=end)  # type: ignore[assignment]
+        return end
 
     def _new_conn(self) -> socket.socket:
         """Connect to one of the addresses of the name, which have their share of the time each."""
         end = time.monotonic() + (self.timeout or 0.0)
+        made = self._connected(end)
+        made.settimeout(_left(end))  # for TLS, and for what a proxy is told
+        return made
+
+    def _connected(self, end: float) -> socket.socket:
         addresses = self._addresses()
         if len(addresses) < 2:
             return super()._new_conn()
@@ -157,6 +166,10 @@ class _Timely(_Base):
         except (OSError, UnicodeError):
             return []  # urllib3 tells what is wrong with the name
         return list(dict.fromkeys((str(each[4][0]), self.port) for each in found))
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.001)  # 0 would be no timeout, but not to wait at all
 
 
 class _Plain(_Timely, HTTPConnection):

@@ -13,6 +13,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -548,6 +549,34 @@ def test_all_addresses_of_a_name_share_the_timeout(
     client.transport.close()
 
 
+@pytest.mark.parametrize("addresses", [1, 2])
+def test_handshake_has_what_connecting_left(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, addresses: int
+) -> None:
+    """What connecting took is taken off the time of what follows on the connection, as TLS."""
+    now = 100.0
+    connect = socket.socket.connect
+
+    class Slow(socket.socket):
+        def connect(self, address: object) -> None:
+            nonlocal now
+            now += 1.0
+            connect(self, address)  # type: ignore[arg-type]
+
+    given = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", server.port)),
+    ][:addresses]
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: given)
+    monkeypatch.setattr(socket, "socket", Slow)
+    made = connections._Plain("many.test", server.port, timeout=4.0)
+    made.connect()
+    assert isinstance(made.sock, socket.socket)
+    assert (made.sock.gettimeout(), made.timeout) == (3.0, 3.0)
+    made.close()
+
+
 def test_second_address_of_a_name_is_tried(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -683,6 +712,21 @@ def test_tunnel_through_a_proxy(tls_server: Scripted, certificate: _Certificate)
         error = _ends_in_time(lambda: client.ask(timeout=0.5))
         assert isinstance(error, Unanswered)
         client.transport.close()
+
+
+def test_no_secret_of_tls_is_written_down(
+    tls_server: Scripted,
+    certificate: _Certificate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SSLKEYLOGFILE would let whoever reads that file and the network read every key and token."""
+    log = tmp_path / "keys.log"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(log))
+    client = _Client(tls_server.url, ca_file=certificate.file)
+    assert client.ask().body == _FINE
+    client.transport.close()
+    assert not log.exists() or "SECRET" not in log.read_text()
 
 
 def test_untrusted_certificate(tls_server: Scripted) -> None:
