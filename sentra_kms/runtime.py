@@ -201,8 +201,12 @@ class KMS(ProcessBound):
     def examine(self) -> list[Finding]:
         """Try every backend, secret, KEK, ring authentication key and the store; change nothing."""
         wiring = self._wiring
-        found = [finding for binding in wiring.bindings.values() for finding in binding.check()]
-        found += [
+        used = self._try(wiring)
+        # After that, since a backend can tell of no KEK or lease that it has not seen.
+        return [each for binding in wiring.bindings.values() for each in binding.check()] + used
+
+    def _try(self, wiring: Wiring) -> list[Finding]:
+        found = [
             _tried(name, partial(self._describe_secret, name)) for name in wiring.settings.secrets
         ]
         keys = wiring.settings.keys

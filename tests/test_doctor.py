@@ -298,8 +298,8 @@ def broken_elsewhere(house: House) -> Mend:
 def not_installed_elsewhere(house: House) -> Mend:
     """Another environment names a type that is not installed here."""
     table = second(house)
-    table["backends"]["vault"] = {"type": "vault"}
-    return lambda: table["backends"].pop("vault")
+    table["backends"]["away"] = {"type": "oci-elsewhere"}
+    return lambda: table["backends"].pop("away")
 
 
 def unknown_master_key_elsewhere(house: House) -> Mend:
@@ -349,7 +349,7 @@ FAULTS: dict[Callable[[House], Mend], tuple[str, str, str, bool]] = {
     no_observer: ("error", "siem", "no such observer is installed", True),
     development_by_default: ("error", "default_environment", "may not name 'development'", True),
     broken_elsewhere: ("error", "staging", "unknown key 'keyz'; did you mean 'keys'?", True),
-    not_installed_elsewhere: ("warning", "staging", "no backend type 'vault'", True),
+    not_installed_elsewhere: ("warning", "staging", "no backend type 'oci-elsewhere'", True),
     unknown_master_key_elsewhere: ("error", "local:older", "[staging.keys] unwrap_with", True),
     shared_reference: ("warning", "secrets/master", "production and staging", True),
     shared_directory: ("warning", "keys", "production and staging", True),

@@ -26,7 +26,8 @@ from sentra_kms import (
     ServiceUnavailable,
 )
 from sentra_kms.context import WrapContext
-from sentra_kms.hooktypes import Host, UnwrapRequest, WrappedKey, WrapRequest
+from sentra_kms.doctor import diagnose
+from sentra_kms.hooktypes import Finding, Host, UnwrapRequest, WrappedKey, WrapRequest
 from sentra_kms.testing import Bench
 from sentra_kms.testing.proxy import FaultProxy
 from tests.servers.scripted import Scripted, http
@@ -47,14 +48,16 @@ class _Site:
         self.bench = self.open()
         self.binding = self.bench.binding
 
-    def open(self, **settings: object) -> Bench:
-        table = {
+    def table(self) -> dict[str, object]:
+        return {
             "type": "vault",
             "address": self.vault.address,
             "auth": {"method": "token", "token": "env://KEYS_TOKEN"},
             "transit": self.mount,
         }
-        return Bench("vault", {**table, **settings})
+
+    def open(self, **settings: object) -> Bench:
+        return Bench("vault", {**self.table(), **settings})
 
     def make(self, key: str, **options: object) -> str:
         self.vault.write(f"{self.mount}/keys/{key}", **{"type": "aes256-gcm96", **options})
@@ -74,6 +77,15 @@ def site(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
     yield site
     site.bench.close()
     vault.delete(f"sys/mounts/{mount}")
+
+
+def _found(bench: Bench) -> list[Finding]:
+    """Return what the part of KEKs found, and not what is said of the server and the token."""
+    return [
+        each
+        for each in bench.binding.check()
+        if each.subject != "vault" or "transit" in each.message + each.advice
+    ]
 
 
 def _hooks(site: _Site, key: str, wrapped: WrappedKey) -> list[Callable[[], object]]:
@@ -347,7 +359,7 @@ def test_wrong_mount(site: _Site, engine: str) -> None:
         with pytest.raises(ConfigurationError, match="`transit`"):
             call()
     assert [each["operation"] for each in site.vault.requests(f"{mount}/encrypt")] == []
-    findings = bench.binding.check()
+    findings = _found(bench)
     assert findings[0].level == ("warning" if engine == "nothing" else "error")
     assert "transit" in findings[0].message + findings[0].advice
     bench.close()
@@ -400,7 +412,7 @@ def test_check(site: _Site) -> None:
     """`check` tells of the mount, of the keys that were in use, and changes nothing."""
     site.binding.describe_key(site.make("kek", derived=True))
     before = site.vault.list(f"{site.mount}/keys")
-    told = {each.subject: each for each in site.binding.check()}
+    told = {each.subject: each for each in _found(site.bench)}
     assert {each.level for each in told.values()} == {"ok"}
     assert told["vault:kek"].message == (
         "aes256-gcm96, derived, version 1, unwraps from version 1 on"
@@ -409,11 +421,40 @@ def test_check(site: _Site) -> None:
     assert site.vault.list(f"{site.mount}/keys") == before
 
 
+def test_doctor_shows_the_state_of_a_kek(site: _Site, tmp_path: Path) -> None:
+    """Its type, its newest version and the first that unwraps; and a key that can be taken out."""
+    site.make("tenants")
+    site.make("leaky", exportable=True)
+    site.vault.write(f"{site.mount}/keys/tenants/rotate")
+    site.vault.write(f"{site.mount}/keys/tenants/config", min_decryption_version=2)
+    master = tmp_path / "master"
+    master.touch(0o600)
+    master.write_bytes(bytes(range(32)))
+    local = {
+        "type": "local",
+        "directory": str(tmp_path / "rings"),
+        "master_keys": {"auth": f"file://{master}"},
+    }
+    keys = {
+        "wrap_with": ["vault:tenants", "vault:leaky"],
+        "authenticate_with": ["local:auth"],
+        "store": "local",
+    }
+    backends = {"vault": site.table(), "local": local}
+    found = diagnose(
+        {"try": {"development": True, "backends": backends, "keys": keys}}, "try"
+    ).findings
+    state = "aes256-gcm96, version 2, unwraps from version 2 on"
+    assert Finding("ok", "vault:tenants", state) in found
+    leaky = [each for each in found if (each.level, each.subject) == ("warning", "vault:leaky")]
+    assert "exportable" in leaky[0].message
+
+
 def test_check_without_rights(site: _Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token without any right in the engine is found by `check`."""
     monkeypatch.setenv("KEYS_TOKEN", site.vault.new_token("default"))
     bench = site.open()
-    (finding,) = bench.binding.check()
+    (finding,) = _found(bench)
     assert (finding.level, finding.subject) == ("warning", "vault")
     bench.close()
 
@@ -439,7 +480,7 @@ def test_policies_of_the_readme(site: _Site, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("KEYS_TOKEN", token)
         bench = site.open()
         assert bench.binding.unwrap_key(key, wrapped, _PLACE) == _KEY
-        assert [each.level for each in bench.binding.check()] == ["ok"]
+        assert [each.level for each in _found(bench)] == ["ok"]
         with pytest.raises(AccessDenied):
             bench.binding.unwrap_key(other, of_other, _PLACE)
         if may_wrap:
