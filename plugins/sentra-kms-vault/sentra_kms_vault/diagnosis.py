@@ -14,6 +14,7 @@ from sentra_kms.hookspecs import PartHooks, hookimpl
 from sentra_kms.hooktypes import Finding
 from sentra_kms_vault.auth.answers import token_of_lookup
 from sentra_kms_vault.call import Call
+from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.failures import ask
 from sentra_kms_vault.login import Token
 from sentra_kms_vault.vault import Vault
@@ -37,6 +38,7 @@ class Diagnosis(PartHooks):
     def check(self, timeout: float) -> list[Finding]:
         """Ask for the server's health and for what it knows of our token."""
         vault = self._vault
+        deadline = Deadline(timeout)
         found = list(self._connection())
         try:
             health = ask(
@@ -49,7 +51,9 @@ class Diagnosis(PartHooks):
         server = f"{vault.connection.address}, version {health.version}, {role}"
         try:
             token = ask(
-                "to tell of our token", lambda: self._token(vault.call(timeout)), missing=NotFound
+                "to tell of our token",
+                lambda: self._token(vault.call(deadline.left())),
+                missing=NotFound,
             )
         except KMSError as error:
             return [*found, Finding("error", vault.name, f"{server}: {error.message}")]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+from sentra_kms_vault.deadline import Deadline
+from sentra_kms_vault.transport import Answer as Told
+from sentra_kms_vault.transport import Transport
 
 from sentra_kms.hooktypes import SecretRequest
 from sentra_kms.reference import Reference
@@ -42,3 +46,35 @@ def test_connections_and_token_go_last(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.close()
         last = [each.split()[1] for each in server.requests[before:]]
     assert last == ["/v1/sys/leases/revoke"]
+
+
+def test_check_of_server_and_token_has_one_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asking for the server's health took is taken off the time to ask for the token."""
+    monkeypatch.setenv("PARTS_TOKEN", "planted-token")
+    late = 0.0
+    left: list[tuple[str, float]] = []
+    clock, send = time.monotonic, Transport.send
+
+    def watched(self: Transport, method: str, path: str, **given: object) -> Told:
+        nonlocal late
+        deadline = given["deadline"]
+        assert isinstance(deadline, Deadline)
+        left.append((path, deadline.left()))
+        late += 4.0 if path == "/v1/sys/health" else 0.0
+        return send(self, method, path, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + late)
+    monkeypatch.setattr(Transport, "send", watched)
+    with Scripted(lambda _: http(200, {"data": {"ttl": 0}})) as server:
+        table = {
+            "type": "vault",
+            "address": server.url,
+            "auth": {"method": "token", "token": "env://PARTS_TOKEN"},
+            "timeout": "60s",
+        }
+        bench = Bench("vault", table)
+        bench.binding.check()
+        bench.close()
+    (_, before), (path, after) = left[-2:]
+    assert path == "/v1/auth/token/lookup-self"
+    assert after <= before - 4.0

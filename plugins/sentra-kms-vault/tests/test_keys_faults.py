@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 import sentra_kms
-from sentra_kms import KeyMaterial, KMSError, ServiceUnavailable, Throttled, Timeout
+from sentra_kms import (
+    KeyMaterial,
+    KeyUnavailable,
+    KMSError,
+    ServiceUnavailable,
+    Throttled,
+    Timeout,
+)
 from sentra_kms.context import WrapContext
 from sentra_kms.hooktypes import WrappedKey
 from sentra_kms.testing import Bench
@@ -207,6 +214,31 @@ def test_sealed_in_use(
         kept_vault.unseal()
         assert cold.keys.decrypt("acme", during) == b"during"
         assert warm.keys.rotate("acme").primary == 2
+
+
+def test_min_decryption_version_raised_past_a_ring(
+    vault: Vault, mount: str, directory: Path
+) -> None:
+    """A ring of before cannot be opened until that is lowered; rewrapped, it opens again after."""
+    config = _configuration(vault.address, directory, mount)
+    key = f"{mount}/keys/kek"
+    with sentra_kms.load(config, "test") as kms:
+        kms.keys.create("acme")
+        message = kms.keys.encrypt("acme", b"kept")
+    vault.write(f"{key}/rotate")
+    vault.write(f"{key}/config", min_decryption_version=2)
+    with sentra_kms.load(config, "test") as kms:
+        for call in (
+            lambda: kms.keys.decrypt("acme", message),
+            lambda: kms.keys.rewrap("acme"),
+        ):
+            with pytest.raises(KeyUnavailable, match="lower it, rewrap, and raise it again"):
+                call()
+        vault.write(f"{key}/config", min_decryption_version=1)
+        kms.keys.rewrap("acme")
+        vault.write(f"{key}/config", min_decryption_version=2)
+    with sentra_kms.load(config, "test") as kms:
+        assert kms.keys.decrypt("acme", message) == b"kept"
 
 
 def test_killed_and_started_again(kept_vault: KeptVault, monkeypatch: pytest.MonkeyPatch) -> None:
