@@ -95,7 +95,10 @@ class Scripted:
             0,
         )
         while len(body) < size:
-            body += client.recv(65536)
+            piece = client.recv(65536)
+            if not piece:
+                return None
+            body += piece
         return head.decode("latin-1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import sentra_kms
 from tests.servers import vault_server
+from tests.servers.vault_binary import find_vault
 
 pytestmark = pytest.mark.server
 
@@ -58,6 +60,45 @@ def test_example_runs_on_a_disk_and_on_vault(tmp_path: Path) -> None:
                 )
                 assert told == f"{environment}: version {version}, wrapped by {kek}\n"
         assert vault.list("secret/metadata/sentra/rings") == ["acme"]
+
+
+def test_five_minutes_of_the_readme(tmp_path: Path) -> None:
+    """Its commands, as they are printed, lead a new user from an empty Vault to a message."""
+    page = (ROOT / "plugins" / "sentra-kms-vault" / "README.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Five minutes")[2].partition("\n## ")[0]
+    (table,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "sentra-kms.toml").write_text(table, encoding="utf-8")
+    words = [
+        line.removeprefix("$ ")
+        for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+        for line in block.splitlines()
+        if "vault server" not in line and "export VAULT_ADDR" not in line  # which is there
+    ]
+    with vault_server.running() as vault:
+        vault.delete("sys/mounts/transit")
+        program = find_vault()
+        assert program is not None
+        (tmp_path / "vault").symlink_to(program)
+        programs = (str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"])
+        done = subprocess.run(
+            ["sh", "-e", "-c", "\n".join(words)],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "HOME": str(tmp_path),
+                "PATH": os.pathsep.join(programs),
+                "VAULT_ADDR": vault.address,
+                "VAULT_TOKEN": vault.token,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line == "hello"]
+    assert "postgresql://app@db/app" in done.stdout
+    assert done.stdout.splitlines()[-1] == "acme"
 
 
 def test_application_names_no_key_service() -> None:
