@@ -334,6 +334,8 @@ class PartHooks(Protocol):
     def check(self, timeout: float) -> list[Finding]:
         """Look whether this part would work, and say what to do if not. Changes nothing.
 
+        The doctor asks after it has described KEKs and fetched secrets.
+
         Example::
 
             return [Finding("warning", "tenant-keys", "is exportable", "make it non-exportable")]
