@@ -43,13 +43,12 @@ def connection(
 ) -> Connection:
     """Return what the backend `name` connects to.
 
-    A setting comes before a variable, and `VAULT_X` before `BAO_X`; an empty variable is none. To
-    the CAs and the client certificate that the settings name the environment adds nothing.
+    A setting comes before a variable, and `VAULT_X` before `BAO_X`; an empty variable is none.
     Raises `ConfigurationError` if no address is given, a variable is no boolean, a client key
     comes without its certificate, or verification is turned off outside development.
     """
     tls = settings.tls
-    variable = partial(_variable, _heeded(environment, settings))
+    variable = partial(_variable, environment)
     found = Connection(
         address=_address(settings.address or variable("ADDR"), name),
         namespace=settings.namespace or _namespace(variable("NAMESPACE"), name),
@@ -77,19 +76,6 @@ def _variable(environment: Mapping[str, str], *names: str) -> str | None:
             if environment.get(prefix + each):
                 return environment[prefix + each]
     return None
-
-
-def _heeded(environment: Mapping[str, str], settings: VaultSettings) -> Mapping[str, str]:
-    """Return the environment without what would be added to files that the settings name."""
-    tls = settings.tls
-    passed: set[str] = set()
-    if tls.ca_file is not None or tls.ca_directory is not None:
-        passed |= {"CACERT", "CAPATH"}
-    if tls.client_certificate is not None:
-        passed |= {"CLIENT_CERT", "CLIENT_KEY"}
-    return {
-        each: value for each, value in environment.items() if each.partition("_")[2] not in passed
-    }
 
 
 def _path(given: str | None, resolve: Callable[[str], str]) -> str | None:
