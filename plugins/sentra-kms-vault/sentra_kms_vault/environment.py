@@ -43,19 +43,22 @@ def connection(
 ) -> Connection:
     """Return what the backend `name` connects to.
 
-    A setting comes before a variable, and `VAULT_X` before `BAO_X`; an empty variable is none.
+    A setting comes before a variable, and `VAULT_X` before `BAO_X`; an empty variable is none. To
+    settings that say whom to trust, or who we are, no variable adds anything.
     Raises `ConfigurationError` if no address is given, a variable is no boolean, a client key
     comes without its certificate, or verification is turned off outside development.
     """
     tls = settings.tls
     variable = partial(_variable, environment)
+    trusts = tls.ca_file is not None or tls.ca_directory is not None
+    shows = tls.client_certificate is not None
     found = Connection(
         address=_address(settings.address or variable("ADDR"), name),
         namespace=settings.namespace or _namespace(variable("NAMESPACE"), name),
-        ca_file=_path(tls.ca_file, resolve) or variable("CACERT"),
-        ca_directory=_path(tls.ca_directory, resolve) or variable("CAPATH"),
+        ca_file=_path(tls.ca_file, resolve) if trusts else variable("CACERT"),
+        ca_directory=_path(tls.ca_directory, resolve) if trusts else variable("CAPATH"),
         client_certificate=_path(tls.client_certificate, resolve) or variable("CLIENT_CERT"),
-        client_key=_path(tls.client_key, resolve) or variable("CLIENT_KEY"),
+        client_key=_path(tls.client_key, resolve) or (None if shows else variable("CLIENT_KEY")),
         server_name=_server_name(tls.server_name or variable("TLS_SERVER_NAME"), name),
         verify=not _skips(tls.skip_verify, variable("SKIP_VERIFY"), name, development=development),
         proxy=_proxy(settings.proxy or variable("PROXY_ADDR", "HTTP_PROXY"), name),

@@ -150,6 +150,18 @@ def test_system_cas(server: Vault, make_user: MakeUser) -> None:
         make_user(tls_table(server), {"T": server.token}).who()
 
 
+def test_system_cas_are_where_openssl_looks(
+    server: Vault, authority: Authority, make_user: MakeUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE says where the system's are; it adds nothing to a CA that is named."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    assert make_user(tls_table(server), {"T": server.token}).policies() == {"root"}
+    (authority.file.parent / "another").mkdir()
+    another = Authority(authority.file.parent / "another", "another CA")
+    with pytest.raises(ServiceUnavailable, match="its certificate is not trusted"):
+        make_user(tls_table(server, ca_file=another.file), {"T": server.token}).who()
+
+
 @pytest.mark.parametrize("text", ["false", "0", "False", ""])
 def test_skip_verify_false_means_verify(
     server: Vault, make_user: MakeUser, monkeypatch: pytest.MonkeyPatch, text: str
@@ -322,6 +334,23 @@ def test_order(name: str) -> None:
     assert getattr(connect(both, **{name: setting}), name) == setting
     assert getattr(connect(both), name) == vault
     assert getattr(connect({**both, f"VAULT_{suffix}": ""}), name) == bao
+
+
+@pytest.mark.parametrize("given", ["ca_file", "ca_directory"])
+def test_variables_add_no_ca_to_the_settings(given: str) -> None:
+    """Where the settings name whom to trust, no variable has anybody else trusted."""
+    environment = {"VAULT_ADDR": "https://x", "VAULT_CACERT": "/v", "BAO_CAPATH": "/b"}
+    found = connect(environment, **{given: "/own"})
+    assert {found.ca_file, found.ca_directory} == {"/own", None}
+    found = connect(environment)
+    assert (found.ca_file, found.ca_directory) == ("/v", "/b")
+
+
+def test_key_of_a_variable_is_not_for_the_certificate_of_the_settings() -> None:
+    """A certificate that is set has its key beside it or in its file, and not in a variable."""
+    environment = {"VAULT_ADDR": "https://x", "VAULT_CLIENT_CERT": "/v", "VAULT_CLIENT_KEY": "/k"}
+    found = connect(environment, client_certificate="/own")
+    assert (found.client_certificate, found.client_key) == ("/own", None)
 
 
 def test_proxy_of_the_older_name() -> None:
