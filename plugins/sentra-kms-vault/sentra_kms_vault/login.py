@@ -9,10 +9,11 @@ A token that is replaced is not revoked: Vault would end every lease that was go
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
 
@@ -22,7 +23,8 @@ from sentra_kms_vault.failures import Refused
 from sentra_kms_vault.keeper import Keeper
 
 RENEW_AT = 2 / 3
-"""Of a token's life, after which it is renewed: as Vault's own agent does."""
+"""Of a token's life, after which it is renewed at the latest: as Vault's own agent does."""
+_UNEVEN = 0.1  # of the time until then, taken off at random: many processes start at once
 _SOONEST = 1.0  # seconds, before which nothing is tried again in the background
 _CAPPED = 1 / 2  # of the life first granted: less than that from a renewal, and the end is near
 _DENIED_AGAIN = 60.0  # seconds between logins because of a bare "permission denied", doubled each
@@ -41,6 +43,9 @@ class Token(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "Token(redacted)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("tokens of Vault are not pickled")
 
 
 class Method(Protocol):
@@ -95,6 +100,7 @@ class Login:
         self._denied_again = float("-inf")  # until then a bare denial is taken as one
         self._denied_wait = _DENIED_AGAIN
         self._closed = False
+        self._given_up = False
 
     @property
     def method(self) -> str:
@@ -148,6 +154,7 @@ class Login:
         """
         self._closed = True
         locked = self._lock.acquire(timeout=patience)
+        self._given_up = True
         held, self._held = self._held, None
         if locked:
             self._lock.release()
@@ -180,8 +187,11 @@ class Login:
             raise
         finally:
             self._attempts += 1
-        self._refuse_if_closed()
-        self._tend_later(self._hold(token, begun))
+        held = self._hold(token, begun)
+        if self._given_up:  # who closes did not wait for this
+            self._held = None
+        self._refuse_if_closed()  # else he takes what is held, to revoke it
+        self._tend_later(held)
         return token
 
     def _refuse_if_closed(self) -> None:
@@ -197,6 +207,7 @@ class Login:
 
     def _tend_later(self, held: _Held) -> None:
         wait = (held.ends - time.monotonic()) * RENEW_AT
+        wait *= random.uniform(1 - _UNEVEN, 1)  # noqa: S311 - no secret
         if wait < float("inf") and (held.token.renewable or self._method.makes_tokens()):
             # By number: what waits there for weeks must not keep a token that was replaced.
             turn = held.turn
@@ -228,7 +239,7 @@ class Login:
             reason = f"it could not be renewed ({type(error).__name__})"
         if self._closed:
             return
-        left = held.ends - time.monotonic()
+        left = max(0.0, held.ends - time.monotonic())
         self._warn(f"the token from Vault by '{self.method}' ends in {left:.0f} s: {reason}")
         if left * RENEW_AT > _SOONEST:
             self._tend_later(held)

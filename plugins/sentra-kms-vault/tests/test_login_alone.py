@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -210,6 +211,67 @@ def test_login_that_ends_after_close(keeper: Keeper) -> None:
     late.join(PATIENCE)
     assert isinstance(ends[0], UnsupportedOperation)
     assert login.held is None
+
+
+def test_token_of_a_login_under_way_is_given_up(keeper: Keeper) -> None:
+    """A close that has the time to wait for a login has what came of it to revoke."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def act(_: Deadline) -> Token:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+        return Token("made for us")
+
+    login = Login(Scripted(act), no_renewal, keeper, print)
+    ends: list[object] = []
+    late = threading.Thread(target=lambda: ends.extend(waiting(login, 1)), daemon=True)
+    late.start()
+    assert inside.wait(PATIENCE)
+    real = login._lock
+
+    class Waited:
+        """The lock, which lets the login end once somebody waits for it."""
+
+        def acquire(self, timeout: float) -> bool:
+            go_on.set()
+            return real.acquire(timeout=timeout)
+
+        def release(self) -> None:
+            real.release()
+
+    login._lock = Waited()  # type: ignore[assignment]
+    given_up = login.forget(PATIENCE)
+    late.join(PATIENCE)
+    assert given_up is not None
+    assert given_up.value == "made for us"
+    assert isinstance(ends[0], UnsupportedOperation)
+    assert login.held is None
+
+
+def test_token_is_never_written_down() -> None:
+    """It neither prints itself nor is pickled."""
+    token = Token("planted", policies=("app",))
+    assert "planted" not in f"{token!r} {token}"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(token)
+
+
+def test_tokens_are_not_renewed_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that logged in together renew one after the other, after 0.6 to 0.67 of a life."""
+    waits: list[float] = []
+
+    class Noting(Keeper):
+        def at(self, seconds: float, task: Callable[[], None]) -> None:
+            waits.append(seconds)
+
+    def act(_: Deadline) -> Token:
+        return Token("good", life=3600.0, renewable=True)
+
+    for _ in range(20):
+        Login(Scripted(act), no_renewal, Noting("test", 5.0), print).token(Deadline(PATIENCE))
+    assert len({round(wait) for wait in waits}) > 5
+    assert max(waits) - min(waits) > 40
+    assert all(3600 * 0.57 < wait < 3600 * 0.67 for wait in waits)
 
 
 def test_failing_renewals_are_told_and_tried_again(
