@@ -339,7 +339,7 @@ class Documents:
         if found.expires is not None:
             left = found.expires.timestamp() - self._clock()
             # Ahead of its end, so that nobody waits for the next; but not ever faster before it.
-            ahead = max(left * REFRESH_AT, min(left, RETRY_AFTER))
+            ahead = max(self._jittered(left * REFRESH_AT), min(left, RETRY_AFTER))
             fresh, hard = min(fresh, now + ahead), min(hard, now + left)
         return fresh, hard
 

@@ -365,13 +365,30 @@ def test_refreshed_before_it_expires(clock: ManualClock) -> None:
     source = Source(a=SecretValue(KeyMaterial(b"1"), expires=_in(clock, 90)))
     made = make_manager(source, clock, A="fake://a")
     assert made.get("A").reveal() == "1"
-    clock.advance(59)
+    clock.advance(53)
     made.get("A")
     assert source.asked == ["fake://a"]
     source.answers["a"] = SecretValue(KeyMaterial(b"2"), expires=_in(clock, 90))
-    clock.advance(2)
+    clock.advance(8)
     assert made.get("A").reveal() == "2"
     assert source.asked == ["fake://a"] * 2
+
+
+def test_users_do_not_refresh_all_at_once(clock: ManualClock) -> None:
+    """Processes that fetched what expires together ask for the next one after the other."""
+    source = Source(a=SecretValue(KeyMaterial(b"1"), expires=_in(clock, 300)))
+    users = [make_manager(source, clock, A="fake://a") for _ in range(20)]
+    for user in users:
+        user.get("A")
+    asked = []
+    for _ in range(201):
+        clock.advance(1)
+        for user in users:
+            user.get("A")
+        asked.append(len(source.asked))
+    assert asked[178] == 20
+    assert asked[-1] >= 40
+    assert len(set(asked)) > 5
 
 
 def test_same_value_near_its_end_is_asked_for_rarely(clock: ManualClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from sentra_kms import KeyMaterial
 from sentra_kms_vault.documents import document_of
 from sentra_kms_vault.login import RENEW_AT, Token
 
+_UNEVEN = 1.2  # times the spare time of a lease at most: many processes start at once
+
 
 class Issued(msgspec.Struct, frozen=True):
     """What Vault answers when it made something on demand; `lease_duration` is in seconds."""
@@ -19,6 +22,9 @@ class Issued(msgspec.Struct, frozen=True):
     lease_duration: int
     renewable: bool
     data: dict[str, object]
+
+    def __repr__(self) -> str:
+        return "Issued(redacted)"
 
 
 class Renewed(msgspec.Struct, frozen=True):
@@ -56,7 +62,8 @@ class Lease:
         self.failing = False
         self.tended = False
         self.ends = asked + issued.lease_duration
-        self.spare = issued.lease_duration * (1 - RENEW_AT)
+        spare = issued.lease_duration * (1 - RENEW_AT)
+        self.spare = spare * random.uniform(1, _UNEVEN)  # noqa: S311 - no secret
 
     def __repr__(self) -> str:
         return "Lease(redacted)"
@@ -65,6 +72,11 @@ class Lease:
     def left(self) -> float:
         """Seconds until it ends."""
         return self.ends - time.monotonic()
+
+    @property
+    def rest(self) -> float:
+        """Seconds until it is due; where it is due already, until another attempt to renew it."""
+        return self.left * RENEW_AT if self.is_due else self.left - self.spare
 
     @property
     def is_due(self) -> bool:

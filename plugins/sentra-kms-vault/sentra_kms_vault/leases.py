@@ -1,9 +1,10 @@
 """Leases of secrets that an engine makes on demand: one for each path, kept alive and given back.
 
 Each fetch looks at the lease that is held, so that one which an operator revoked, or which went
-with the token that it was made under, is not given out again. When a third of a lease's time is
-left it is renewed, by a fetch or in the background. Where that is refused, or gains nothing as the
-longest time is near, a fetch has another made; the old one runs out by itself: it may be in use.
+with the token that it was made under, is not given out again. When a third of a lease's time, or
+a little more, is left it is renewed, by a fetch or in the background. Where that is refused, or
+gains nothing as the longest time is near, a fetch has another made; the old one runs out by itself:
+it may be in use.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -35,7 +38,6 @@ from sentra_kms_vault.documents import understood
 from sentra_kms_vault.engines import Place, explain
 from sentra_kms_vault.failures import Refused, Special, Unanswered, ask
 from sentra_kms_vault.lease import Issued, Lease, LookedUp, Renewed
-from sentra_kms_vault.login import RENEW_AT
 from sentra_kms_vault.vault import Vault
 
 _T = TypeVar("_T")
@@ -57,19 +59,22 @@ class _Slot:
     """One path's lease, and how the last attempt to have one made ended."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.lease: Lease | None = None
         self.attempts = 0
         self.failure: KMSError | None = None
 
 
 class Leases:
-    """The leases of one backend. Safe from many threads; a forked child has its own."""
+    """The leases of one backend. Safe from many threads, and from a signal handler.
+
+    A forked child has its own.
+    """
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._lock = threading.Lock()
-        self._slots: dict[str, _Slot] = {}
+        self._lock = threading.RLock()
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._let_go: list[Lease] = []
         self._closed = False
 
@@ -149,10 +154,11 @@ class Leases:
     def _slot(self, path: str) -> _Slot:
         """Return a path's slot, as the one that was asked for last."""
         with self._lock:
-            slot = self._slots.pop(path, None) or _Slot()
-            self._slots[path] = slot
+            slot = self._slots.setdefault(path, _Slot())
+            with suppress(KeyError):  # a signal handler came between, and asked for many others
+                self._slots.move_to_end(path)
             while len(self._slots) > MAX_LEASES:
-                self._drop(self._slots.pop(next(iter(self._slots))))
+                self._drop(self._slots.popitem(last=False)[1])
             return slot
 
     def _drop(self, slot: _Slot) -> None:
@@ -292,7 +298,7 @@ class Leases:
         lease.tended = lease.renewable and lease.left > _LAST_RENEWAL
         if lease.tended:
             held = weakref.ref(lease)  # so that what is let go of is not kept until then
-            self._vault.keeper.at(lease.left * RENEW_AT, lambda: self._renew_behind(slot, held()))
+            self._vault.keeper.at(lease.rest, lambda: self._renew_behind(slot, held()))
 
     def _renew_behind(self, slot: _Slot, lease: Lease | None) -> None:
         if lease is None or slot.lease is not lease or self._closed:

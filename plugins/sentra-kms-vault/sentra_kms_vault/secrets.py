@@ -35,6 +35,9 @@ class _Version(msgspec.Struct, frozen=True):
     data: dict[str, object]
     metadata: _Metadata
 
+    def __repr__(self) -> str:
+        return "_Version(redacted)"
+
 
 class _KvV2Answer(msgspec.Struct, frozen=True):
     data: _Version
@@ -42,6 +45,9 @@ class _KvV2Answer(msgspec.Struct, frozen=True):
 
 class _KvV1Answer(msgspec.Struct, frozen=True):
     data: dict[str, object]
+
+    def __repr__(self) -> str:
+        return "_KvV1Answer(redacted)"
 
 
 class Secrets(SecretHooks, PartHooks):

@@ -7,11 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sentra_kms_vault import secrets as secrets_module
+from sentra_kms_vault.lease import Issued, Lease
+from sentra_kms_vault.login import Token
 from sqlalchemy import text
 
 import sentra_kms
@@ -237,8 +242,7 @@ def test_lease_of_a_token_that_was_replaced(
     assert _left(bench, first) <= 30
     assert _login(_fetch(bench, role)) == _login(first)  # another would end with it, too
     _token(monkeypatch, database)
-    part: Any = bench.binding._hooks.fetch_secret.get_hookimpls()[0].plugin
-    part._vault.login.forget()  # as when the token's source has another
+    _part(bench)._vault.login._held = None  # as when the token's source has another
     second = _fetch(bench, role)
     assert _login(second) != _login(first)
     assert _left(bench, second) > 30
@@ -317,9 +321,12 @@ def test_renewed_by_a_fetch(database: Database, bench: Bench, proxy: FaultProxy)
 
 def _held(bench: Bench) -> list[Finding]:
     """Return what is found of leases that are held, without a request."""
-    part: Any = bench.binding._hooks.fetch_secret.get_hookimpls()[0].plugin
-    found: list[Finding] = part._leases.failing()
+    found: list[Finding] = _part(bench)._leases.failing()
     return found
+
+
+def _part(bench: Bench) -> Any:
+    return bench.binding._hooks.fetch_secret.get_hookimpls()[0].plugin
 
 
 @pytest.mark.slow
@@ -571,13 +578,13 @@ def test_check_tells_of_rights_that_lack(
     database: Database, bench: Bench, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`check` names each right that leases need and the token has not, and what that means."""
-    assert [each.level for each in bench.binding.check()] == ["ok"]
+    assert [each.level for each in _part(bench).check(PATIENCE)] == ["ok"]
     policy = """
 path "database/creds/*" { capabilities = ["read"] }
 path "sys/capabilities-self" { capabilities = ["update"] }
 """
     lacking = _bench(database, proxy, monkeypatch, policy)
-    subjects = [each.subject for each in lacking.binding.check() if each.level == "warning"]
+    subjects = [each.subject for each in _part(lacking).check(PATIENCE) if each.level == "warning"]
     assert subjects == [f"vault: sys/leases/{each}" for each in ("lookup", "renew", "revoke")]
     lacking.close()
 
@@ -593,6 +600,50 @@ def test_leases_show_nothing(bench: Bench, role: str, caplog: pytest.LogCaptureF
     assert password not in told
     assert user not in told
     assert f"creds/{role}/" not in told
+
+
+def test_answers_print_no_secret() -> None:
+    """What Vault answers is not printed, nor what was made of it."""
+    data: dict[str, object] = {"password": "planted"}
+    issued = Issued("database/creds/app/x", 60, True, data)  # noqa: FBT003
+    lease = Lease(issued, time.monotonic(), datetime.now(UTC), Token("planted"))
+    version = secrets_module._Version(data, secrets_module._Metadata(1, datetime.now(UTC)))
+    answers = (secrets_module._KvV2Answer(version), secrets_module._KvV1Answer(data))
+    assert "planted" not in f"{issued!r} {lease!r} {version!r} {answers!r}"
+
+
+def test_leases_are_not_renewed_all_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that started together renew, or replace, theirs one after the other."""
+    waits: list[float] = []
+    part = _part(bench)
+    monkeypatch.setattr(part._vault.keeper, "at", lambda wait, _: waits.append(wait))
+    issued = Issued("database/creds/app/x", 3600, True, {})  # noqa: FBT003
+    for _ in range(20):
+        lease = Lease(issued, time.monotonic(), datetime.now(UTC), None)
+        part._leases._keep_alive(None, lease)
+    assert len({round(wait) for wait in waits}) > 5
+    assert max(waits) - min(waits) > 40
+    assert all(3600 * 0.57 < wait < 3600 * 0.67 for wait in waits)
+
+
+def test_signal_handler_while_leases_are_looked_through(bench: Bench, role: str) -> None:
+    """A signal handler that asks for a lease waits for no lock that its own thread holds."""
+    leases = _part(bench)._leases
+    found: list[tuple[str, str]] = []
+
+    def interrupted() -> None:
+        with leases._lock:
+            found.append(_login(_fetch(bench, role)))
+        slot = leases._held()[f"database/creds/{role}"]
+        with slot.lock:
+            slot.lease = None  # as while another is made
+            found.append(_login(_fetch(bench, role)))
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert len(found) == 2, "it waits for itself"
+    leases._closed = True  # so that a close that hangs is no second failure
 
 
 def _kms(

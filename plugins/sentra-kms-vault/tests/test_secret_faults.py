@@ -217,7 +217,8 @@ def test_check_names_what_is_mounted(bench: Bench) -> None:
     found = {each.subject: each for each in bench.binding.check()}
     assert found["vault://secret"].message == "is KV version 2"
     assert found["vault://own-kv1"].message == "is KV version 1"
-    assert {each.level for each in found.values()} == {"ok"}
+    mounts = [each for each in found.values() if each.subject.startswith("vault://")]
+    assert [each.level for each in mounts] == ["ok"] * len(_MOUNTS)
 
 
 def test_check_of_a_mount_that_may_not_be_looked_at(
