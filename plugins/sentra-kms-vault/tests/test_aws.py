@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from socket import create_server
 from types import ModuleType
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ import pytest
 from sentra_kms_vault.auth.sts import SignedRequest, sign
 from vault_user import MakeUser
 
-from sentra_kms import AuthenticationFailed, ConfigurationError
+from sentra_kms import AuthenticationFailed, ConfigurationError, ServiceUnavailable
 from sentra_kms.testing.leaks import all_logs
 from tests.fakes.aws_login import AwsLogin, AwsRole
 from tests.fakes.vault_login import in_front_of
@@ -217,6 +219,32 @@ def test_no_credentials(front: Front, make_user: MakeUser) -> None:
         make_user(table(front)).who()
 
 
+def test_credentials_that_do_not_come(
+    front: Front, make_user: MakeUser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who has the credentials may be silent: the login ends in its own time, not in botocore's."""
+    (tmp_path / "jwt").write_text("planted")
+    ends: list[object] = []
+
+    def who() -> None:
+        try:
+            ends.append(user.read("auth/token/lookup-self", timeout=1.0))
+        except BaseException as error:  # noqa: BLE001 - that is what is looked at
+            ends.append(error)
+
+    with create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "jwt"))
+        monkeypatch.setenv("AWS_ROLE_ARN", f"arn:aws:iam::{ACCOUNT}:role/web")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        user = make_user(table(front))
+        asking = threading.Thread(target=who, daemon=True)
+        asking.start()
+        asking.join(30)  # botocore's own time is 60 s, five times
+        assert not asking.is_alive()
+    assert type(ends[0]) is ServiceUnavailable
+    assert "credentials of AWS did not answer" in str(ends[0])
+
+
 def test_no_region_of_aws(front: Front, make_user: MakeUser) -> None:
     """A mistyped region is a mistake in the settings."""
     with pytest.raises(ConfigurationError, match=r"auth\.region of backend 'vault'"):
@@ -226,7 +254,7 @@ def test_no_region_of_aws(front: Front, make_user: MakeUser) -> None:
 def test_china_has_another_domain(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """The domain is that of the region's partition."""
     use(monkeypatch, account.user)
-    assert sign("cn-north-1", None, "vault").url == "https://sts.cn-north-1.amazonaws.com.cn/"
+    assert sign("cn-north-1", None, "vault", 10.0).url == "https://sts.cn-north-1.amazonaws.com.cn/"
 
 
 def test_without_botocore(
@@ -250,7 +278,7 @@ def test_silent(
     use(monkeypatch, account.session)
     logging.getLogger("botocore").setLevel(logging.DEBUG)
     with all_logs() as logs:
-        request = sign("us-east-1", "vault.example", "vault")
+        request = sign("us-east-1", "vault.example", "vault", 10.0)
         user = make_user(table(front, role="web"))
         assert user.policies() == {"default"}
         told = logs.getvalue()
@@ -269,7 +297,7 @@ def test_silent(
 def test_logs_of_others_go_on(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an application asks botocore for is logged as it wants."""
     use(monkeypatch, account.user)
-    sign("us-east-1", None, "vault")
+    sign("us-east-1", None, "vault", 10.0)
     auth: ModuleType = botocore.auth
     with all_logs() as logs:
         logging.getLogger(auth.__name__).debug("of the application")

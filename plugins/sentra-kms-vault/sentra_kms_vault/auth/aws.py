@@ -25,7 +25,8 @@ class AwsMethod(Maker):
     def log_in(self, deadline: Deadline) -> Token:
         """Return a new token."""
         auth = self._auth
-        body = _body(sign(auth.region, auth.server_id, self._means.host.name), auth.role)
+        name = self._means.host.name
+        body = _body(sign(auth.region, auth.server_id, name, deadline.left()), auth.role)
         # Not by hvac's class for it, which signs by itself and wants the bare credentials.
         path = f"/v1/auth/{auth.mount}/login"
         return logging_in(

@@ -39,8 +39,11 @@ class SignedRequest(NamedTuple):
         return f"SignedRequest({self.url!r}, redacted)"
 
 
-def sign(region: str, server_id: str | None, backend: str) -> SignedRequest:
+def sign(region: str, server_id: str | None, backend: str, timeout: float) -> SignedRequest:
     """Return a request signed with the credentials that botocore finds now.
+
+    `timeout` is in seconds, for each answer of an STS that has them; asked once, and not five times
+    with a minute for each, as botocore would.
 
     Raises `ConfigurationError` without botocore, `AuthenticationFailed` without credentials,
     `ServiceUnavailable` if who has them does not answer.
@@ -58,14 +61,15 @@ def sign(region: str, server_id: str | None, backend: str) -> SignedRequest:
     if server_id is not None:
         headers["X-Vault-AWS-IAM-Server-ID"] = server_id
     with _quiet():
-        url, credentials = _found(region, backend)
+        url, credentials = _found(region, backend, timeout)
         request = AWSRequest("POST", url, headers=headers, data=_BODY)
         SigV4Auth(credentials, "sts", region).add_auth(request)
     return SignedRequest(url, dict(request.headers.items()), _BODY)
 
 
-def _found(region: str, backend: str) -> tuple[str, ReadOnlyCredentials]:
+def _found(region: str, backend: str, timeout: float) -> tuple[str, ReadOnlyCredentials]:
     """Return where to and with what to sign, as botocore knows now."""
+    from botocore.config import Config
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
@@ -78,6 +82,10 @@ def _found(region: str, backend: str) -> tuple[str, ReadOnlyCredentials]:
     cause: VendorError | None = None
     try:
         session = Session()
+        once = {"total_max_attempts": 1}
+        session.set_default_client_config(
+            Config(connect_timeout=timeout, read_timeout=timeout, retries=once)
+        )
         url = _url(session, region)
         found = session.get_credentials()
         if found is not None:
