@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from sentra_kms_vault import login as login_module
@@ -192,60 +193,59 @@ def test_waits_no_longer_than_its_time(keeper: Keeper) -> None:
     assert login.token(Deadline(5)) == "good"
 
 
+class UnderWay:
+    """A login that is under way until `go_on` is set."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.go_on = threading.Event()
+        self.ends: list[object] = []
+        inside = threading.Event()
+
+        def act(_: Deadline) -> Token:
+            inside.set()
+            assert self.go_on.wait(PATIENCE)
+            return Token("late")
+
+        self.login = Login(Scripted(act), no_renewal, keeper, print)
+        ask = partial(waiting, self.login, 1)
+        self._thread = threading.Thread(target=lambda: self.ends.extend(ask()), daemon=True)
+        self._thread.start()
+        assert inside.wait(PATIENCE)
+
+    def is_given_to_nobody(self) -> bool:
+        """Wait for its end; say whether it gave no token."""
+        self._thread.join(PATIENCE)
+        return isinstance(self.ends[0], UnsupportedOperation) and self.login.held is None
+
+
 def test_login_that_ends_after_close(keeper: Keeper) -> None:
     """A login that was under way at the close gives no token to anybody."""
-    inside, go_on = threading.Event(), threading.Event()
-
-    def act(_: Deadline) -> Token:
-        inside.set()
-        assert go_on.wait(PATIENCE)
-        return Token("late")
-
-    login = Login(Scripted(act), no_renewal, keeper, print)
-    ends: list[object] = []
-    late = threading.Thread(target=lambda: ends.extend(waiting(login, 1)), daemon=True)
-    late.start()
-    assert inside.wait(PATIENCE)
-    assert login.forget(0.05) is None
-    go_on.set()
-    late.join(PATIENCE)
-    assert isinstance(ends[0], UnsupportedOperation)
-    assert login.held is None
+    under_way = UnderWay(keeper)
+    assert under_way.login.forget(0.05) is None
+    under_way.go_on.set()
+    assert under_way.is_given_to_nobody()
 
 
 def test_token_of_a_login_under_way_is_given_up(keeper: Keeper) -> None:
     """A close that has the time to wait for a login has what came of it to revoke."""
-    inside, go_on = threading.Event(), threading.Event()
-
-    def act(_: Deadline) -> Token:
-        inside.set()
-        assert go_on.wait(PATIENCE)
-        return Token("made for us")
-
-    login = Login(Scripted(act), no_renewal, keeper, print)
-    ends: list[object] = []
-    late = threading.Thread(target=lambda: ends.extend(waiting(login, 1)), daemon=True)
-    late.start()
-    assert inside.wait(PATIENCE)
-    real = login._lock
+    under_way = UnderWay(keeper)
+    real = under_way.login._lock
 
     class Waited:
         """The lock, which lets the login end once somebody waits for it."""
 
         def acquire(self, timeout: float) -> bool:
-            go_on.set()
+            under_way.go_on.set()
             return real.acquire(timeout=timeout)
 
         def release(self) -> None:
             real.release()
 
-    login._lock = Waited()  # type: ignore[assignment]
-    given_up = login.forget(PATIENCE)
-    late.join(PATIENCE)
+    under_way.login._lock = Waited()  # type: ignore[assignment]
+    given_up = under_way.login.forget(PATIENCE)
     assert given_up is not None
-    assert given_up.value == "made for us"
-    assert isinstance(ends[0], UnsupportedOperation)
-    assert login.held is None
+    assert given_up.value == "late"
+    assert under_way.is_given_to_nobody()
 
 
 def test_token_is_never_written_down() -> None:
