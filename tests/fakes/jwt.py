@@ -28,6 +28,16 @@ class Issuer:
             .decode()
         )
 
+    @property
+    def jwks(self) -> bytes:
+        """The public key as a set of one, as a provider publishes it (RFC 7517)."""
+        public = self._key.public_key().public_numbers()
+        key = {
+            "kty": "RSA", "alg": "RS256", "use": "sig",
+            "n": _part(public.n.to_bytes(256)), "e": _part(public.e.to_bytes(3)),
+        }  # fmt: skip
+        return json.dumps({"keys": [key]}).encode()
+
     def sign(self, claims: Mapping[str, object]) -> str:
         """Return a JWT with these claims."""
         head = _part(json.dumps({"alg": "RS256", "typ": "JWT"}).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from vault_user import MakeUser
 
 from sentra_kms import AccessDenied, AuthenticationFailed, ConfigurationError
+from tests.fakes.httpd import Answered, Asked, answering
 from tests.fakes.jwt import Issuer
 from tests.servers.vault_server import Vault, VaultError
 
@@ -222,6 +224,36 @@ def test_jwt(
         auth["role"] = role
     user = make_user({"address": vault.address, "auth": auth}, {"JWT": issuer.sign(claims())})
     assert user.policies() == {"default"}
+
+
+def test_token_of_an_oidc_provider(vault: Vault, mount: str, make_user: MakeUser) -> None:
+    """On a mount of type oidc a JWT is good that its provider signed, whose keys Vault fetches."""
+    provider = Issuer()
+
+    def answer(asked: Asked) -> Answered:
+        if asked.path == "/keys":
+            return Answered(200, provider.jwks)
+        found = {
+            "issuer": url, "jwks_uri": f"{url}/keys", "authorization_endpoint": f"{url}/auth",
+            "token_endpoint": f"{url}/token", "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }  # fmt: skip
+        return Answered(200, json.dumps(found).encode())
+
+    vault.write(f"sys/auth/{mount}", type="oidc")
+    with answering(answer) as url:
+        vault.write(f"auth/{mount}/config", oidc_discovery_url=url, default_role="ci")
+        vault.write(
+            f"auth/{mount}/role/ci", role_type="jwt", user_claim="sub",
+            bound_audiences=["vault"], token_policies=["default"],
+        )  # fmt: skip
+        auth = {"method": "jwt", "jwt": "env://JWT", "mount": mount}
+        table = {"address": vault.address, "auth": auth}
+        jwt = provider.sign(claims(iss=url))
+        assert make_user(table, {"JWT": jwt}).policies() == {"default"}
+        with pytest.raises(AuthenticationFailed):
+            make_user(table, {"JWT": Issuer().sign(claims(iss=url))}).who()
 
 
 @pytest.mark.parametrize(
