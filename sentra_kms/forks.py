@@ -1,13 +1,14 @@
 """Locks, and what else a forked child must forget: another thread may have held one at the fork.
 
-And what may not go to another process any other way. `Lock` and `RLock` are those of `threading`,
-from where it has them: a process that starts no thread need not import it, which takes 1 ms.
+And what may not go to another process any other way. `Lock`, `RLock` and `get_ident` are those of
+`threading`, from where it has them: a process that starts no thread need not import it, which takes
+1 ms.
 """
 
 from __future__ import annotations
 
 import os
-from _thread import RLock
+from _thread import RLock, get_ident
 from _thread import allocate_lock as Lock  # noqa: N812 - its name in threading
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -16,7 +17,7 @@ try:
 except ImportError:
     from weakref import WeakSet
 
-__all__ = ["Lock", "ProcessBound", "RLock", "tell_after_fork"]
+__all__ = ["Lock", "ProcessBound", "RLock", "get_ident", "tell_after_fork"]
 
 if TYPE_CHECKING:
 

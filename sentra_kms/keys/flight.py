@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sentra_kms.errors import KMSError, afresh
-from sentra_kms.forks import Lock, tell_after_fork
+from sentra_kms.forks import RLock, get_ident, tell_after_fork
 
 if TYPE_CHECKING:
     from threading import Event
@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 class _Flight(Generic[T]):
     def __init__(self) -> None:
+        self.leader = get_ident()
         self.landed: Event | None = None  # made by the first who waits
         self.answer: T | None = None
         self.failure: KMSError | None = None
@@ -24,7 +25,8 @@ class _Flight(Generic[T]):
 class SingleFlight(Generic[T]):
     """Runs one function for a key at a time; whoever comes meanwhile shares its outcome.
 
-    An error is shared too, so that an outage costs one attempt and not one a thread.
+    An error is shared too, so that an outage costs one attempt and not one a thread. A signal
+    handler that asks while its own thread fetches the same does not wait: it fetches for itself.
     """
 
     def __init__(self) -> None:
@@ -33,7 +35,7 @@ class SingleFlight(Generic[T]):
 
     def after_fork(self) -> None:
         """Forget flights of threads that a child does not have."""
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may come while it is held
         self._flights: dict[object, _Flight[T]] = {}
 
     def do(self, key: object, fetch: Callable[[], T]) -> T:
@@ -44,8 +46,12 @@ class SingleFlight(Generic[T]):
                 if flight is None:
                     flight = self._flights[key] = _Flight()
                     landed = None
+                elif flight.leader == get_ident():
+                    flight = landed = None
                 else:
                     landed = flight.landed = flight.landed or _new_event()
+            if flight is None:
+                return fetch()
             if landed is None:
                 return self._lead(key, flight, fetch)
             landed.wait()

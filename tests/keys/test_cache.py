@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Opener
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
+    WAIT,
     Crew,
     Later,
     ManualClock,
@@ -215,6 +218,32 @@ def test_flight_whose_leader_is_interrupted_is_flown_by_another() -> None:
 
 
 # --- for how long -----------------------------------------------------------------------------
+
+
+def test_signal_handler_does_not_wait_for_its_own_thread() -> None:
+    """A handler that asks for what its own thread is fetching fetches it itself; others wait."""
+    flight: SingleFlight[str] = SingleFlight()
+    handled: list[str] = []
+    others: list[Crew] = []
+
+    def handle(*_: object) -> None:
+        others.append(Crew(lambda _: flight.do("key", lambda: "by another"), 1))
+        until(lambda: waiting_in_a_flight(others[0].threads) == 1)
+        handled.append(flight.do("key", lambda: "by the handler"))
+
+    def fetch() -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        return "by the thread"
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    faulthandler.dump_traceback_later(WAIT, exit=True)
+    try:
+        assert flight.do("key", fetch) == "by the thread"
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGUSR1, before)
+    assert handled == ["by the handler"]
+    assert others[0].join() == ["by the thread"]
 
 
 def test_key_is_unwrapped_anew_when_its_ttl_is_over(manual_clock: ManualClock) -> None:
