@@ -425,8 +425,8 @@ def test_refresh_gets_a_new_login_after_a_revocation(
 def test_rotation_is_seen_while_queries_run(
     database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logins that live for seconds follow one another, and no query fails."""
-    role = _role(database, "8s", "12s")
+    """Logins that live for half a minute follow one another, and no query fails."""
+    role = _role(database, "20s", "30s")
     where = f"postgresql+psycopg://{{user}}:{{password}}@127.0.0.1:{database.server.port}/postgres"
     entries = {
         "DATABASE_URL": {
