@@ -41,8 +41,6 @@ def make_pool(connection: Connection, name: str) -> urllib3.PoolManager:
     numbers = {"num_pools": 4, "maxsize": connection.max_connections, "block": False}
     given: dict[str, object] = {}
     if context is not None:
-        # Whoever has a file of SSLKEYLOGFILE's can read our tokens on the network.
-        context.keylog_filename = None  # type: ignore[assignment]  # what it is without
         given["ssl_context"] = context
         if connection.server_name is not None:
             given |= {

@@ -15,6 +15,7 @@ from sentra_kms.hooktypes import Finding
 from sentra_kms_vault.auth.answers import token_of_lookup
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.deadline import Deadline
+from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import ask
 from sentra_kms_vault.login import Token
 from sentra_kms_vault.vault import Vault
@@ -39,7 +40,7 @@ class Diagnosis(PartHooks):
         """Ask for the server's health and for what it knows of our token."""
         vault = self._vault
         deadline = Deadline(timeout)
-        found = list(self._connection())
+        found = self._connection()
         try:
             health = ask(
                 "to tell its health", lambda: _health(vault.call_anonymous(timeout)),
@@ -132,10 +133,7 @@ class Diagnosis(PartHooks):
 
 def _health(call: Call) -> _HealthAnswer:
     answer = Health(call).read_health_status(standby_ok=True, method="GET")
-    try:
-        return msgspec.convert(answer, _HealthAnswer)
-    except msgspec.ValidationError:
-        return _HealthAnswer()
+    return understood(answer, _HealthAnswer) or _HealthAnswer()
 
 
 def _is_here(host: str) -> bool:

@@ -30,6 +30,8 @@ def tls_context(connection: Connection, name: str) -> ssl.SSLContext:
 
 def _context(connection: Connection) -> ssl.SSLContext:
     named = connection.ca_file is not None or connection.ca_directory is not None
+    # Not `create_default_context`: that heeds SSLKEYLOGFILE, and whoever has such a file can read
+    # our tokens on the network.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if connection.ca_file is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -12,6 +11,7 @@ from hvac.api.secrets_engines import Transit
 from sentra_kms import KeyMaterial, KeyNotFound, KMSError, ServiceUnavailable
 from sentra_kms.context import WrapContext
 from sentra_kms_vault.call import Call
+from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, ask, refused
 from sentra_kms_vault.transit_errors import AEAD, NO_TYPE, TransitErrors
 from sentra_kms_vault.transit_forms import decode, encode, is_key_name, version_of
@@ -227,9 +227,10 @@ class Engine:
     def _understood(self, answer: object, kind: type[_T]) -> _T:
         if answer == {}:  # 204: some engines take whatever is written to any path
             raise self.errors.no_transit()
-        with suppress(msgspec.ValidationError):  # its message may quote the answer
-            return msgspec.convert(answer, kind)
-        raise self._nonsense()
+        found = understood(answer, kind)
+        if found is None:
+            raise self._nonsense()
+        return found
 
     def _nonsense(self) -> ServiceUnavailable:
         return ServiceUnavailable(
@@ -239,9 +240,8 @@ class Engine:
 
 
 def _results(body: dict[str, object]) -> list[_Item] | None:
-    with suppress(msgspec.ValidationError):
-        return msgspec.convert(body, _Batch).data.batch_results
-    return None
+    found = understood(body, _Batch)
+    return None if found is None else found.data.batch_results
 
 
 def _bound(context: WrapContext) -> dict[str, str]:
