@@ -164,7 +164,7 @@ class _KeysReader:
         for kek in own:
             if TENANT_PLACE in kek:
                 self._need_auth(f"'{kek}' is another KEK for each tenant")
-        return tuple(AuthSource(kek) for kek in own)
+        return tuple(AuthSource.of_kek(kek) for kek in own)
 
     def _need_auth(self, why: str) -> NoReturn:
         self._checks.refuse(

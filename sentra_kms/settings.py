@@ -38,6 +38,13 @@ class AuthSource(str):  # noqa: SLOT000 - what it names is kept beside the text
         self.target = Reference(text) if "://" in text else KekName(text)
         return self
 
+    @classmethod
+    def of_kek(cls, kek: KekName) -> Self:
+        """Return a KEK as a source, whatever its key is called: `BACKEND:…://…` is one, too."""
+        self = super().__new__(cls, kek)
+        self.target = kek
+        return self
+
 
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[ENV.cache]`; times in seconds."""

@@ -207,5 +207,5 @@ def _with_memory(settings: Settings) -> KeysSettings | None:
     """Return the keys' settings with rings authenticated by keys in memory."""
     if settings.keys is None:
         return None
-    sources = tuple(AuthSource(kek) for kek in settings.keys.wrap_with)
+    sources = tuple(AuthSource.of_kek(kek) for kek in settings.keys.wrap_with)
     return msgspec.structs.replace(settings.keys, authenticate_with=sources)

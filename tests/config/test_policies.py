@@ -158,6 +158,25 @@ def test_policy_with_a_foreign_kek_needs_authenticate_with(monkeypatch: pytest.M
         read_settings({"env": table}, "env")
 
 
+@pytest.mark.parametrize("key", ["e:///run/x", "https://eu.example/keys/k", "//k"])
+def test_kek_whose_name_looks_like_a_reference_is_one_and_authenticates(key: str) -> None:
+    """A KEK from `wrap_with` or `unwrap_with` is never taken for a reference to a secret."""
+    table = {
+        "development": True,
+        "backends": {"m": {"type": "memory"}},
+        "keys": {"wrap_with": ["m:k"], "unwrap_with": [f"m:{key}"], "store": "m"},
+    }
+    settings = read_settings({"env": table}, "env")
+    assert settings.keys is not None
+    assert [source.target for source in settings.keys.authenticate_with] == ["m:k", f"m:{key}"]
+    assert all(isinstance(each.target, KekName) for each in settings.keys.authenticate_with)
+    table["keys"] = {"wrap_with": [f"m:{key}"], "store": "m"}
+    with KMS(read_settings({"env": table}, "env")) as kms:
+        kms.keys.create("acme")
+        message = kms.keys.encrypt("acme", b"x")
+        assert kms.keys.decrypt("acme", message) == b"x"
+
+
 def test_policy_that_names_a_backend_without_keks_is_told_by_its_table() -> None:
     """Who mends it looks there, and not at [keys]."""
     table = {

@@ -32,13 +32,35 @@ class VaultError(Exception):
         self.status = status
 
 
+class AuditLog:
+    """The requests in a server's audit log, of which each look reads only what is new.
+
+    The log of a long run is tens of megabytes, and tests look every few milliseconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0  # bytes
+        self._requests: list[dict[str, Any]] = []
+
+    def requests(self) -> Sequence[dict[str, Any]]:
+        """Return all requests so far, the oldest first."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            whole, newline, _ = file.read().rpartition(b"\n")  # the last line may be under way
+        self._read += len(whole) + len(newline)
+        entries: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines() if line]
+        self._requests += [entry["request"] for entry in entries if entry["type"] == "request"]
+        return self._requests
+
+
 class Vault:
     """A server that runs, and a test's own way to it, beside the plugin's."""
 
     def __init__(self, address: str, token: str, audit_log: Path | None = None) -> None:
         self.address = address
         self.token = token
-        self.audit_log = audit_log
+        self.audit_log = None if audit_log is None else AuditLog(audit_log)
         self._pool = urllib3.PoolManager(retries=False, timeout=60.0)
 
     @property
@@ -95,13 +117,10 @@ class Vault:
         """
         need(self.audit_log, "a Vault of the tests' own to count requests in (VAULT_ADDR is set)")
         assert self.audit_log is not None
-        lines = self.audit_log.read_text().splitlines()
-        entries: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
         return [
-            entry["request"]
-            for entry in entries
-            if entry["type"] == "request"
-            and all(part in entry["request"].get("path", "") for part in parts)
+            request
+            for request in self.audit_log.requests()
+            if all(part in request.get("path", "") for part in parts)
         ]
 
     def list(self, path: str) -> list[str]:
@@ -261,6 +280,6 @@ def _mount_transit(vault: Vault) -> None:
 
 
 def _audit(vault: Vault) -> None:
-    vault.ask(
-        "PUT", "sys/audit/file", {"type": "file", "options": {"file_path": str(vault.audit_log)}}
-    )
+    assert vault.audit_log is not None
+    options = {"file_path": str(vault.audit_log.path)}
+    vault.ask("PUT", "sys/audit/file", {"type": "file", "options": options})

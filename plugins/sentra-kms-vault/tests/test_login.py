@@ -204,7 +204,7 @@ def test_policy_added(vault: Vault, make_role: MakeRole, make_user: MakeUser) ->
 @pytest.mark.slow
 def test_renewed_before_its_end(vault: Vault, make_role: MakeRole, make_user: MakeUser) -> None:
     """A token is renewed in the background, and outlives the life that it was given."""
-    role = make_role(token_ttl="6s", token_max_ttl="1h")
+    role = make_role(token_ttl="9s", token_max_ttl="1h")
     user = make_user(role.table(), role.given)
     accessor = user.who()["accessor"]
     before = len(vault.requests("auth/token/renew-self"))
@@ -217,8 +217,8 @@ def test_renewed_before_its_end(vault: Vault, make_role: MakeRole, make_user: Ma
 @pytest.mark.parametrize(
     "options",
     [
-        {"token_ttl": "6s", "token_max_ttl": "6s"},
-        {"token_ttl": "6s", "token_type": "batch"},
+        {"token_ttl": "12s", "token_max_ttl": "12s"},
+        {"token_ttl": "12s", "token_type": "batch"},
     ],
     ids=["longest life", "cannot be renewed"],
 )
@@ -231,8 +231,8 @@ def test_replaced_before_its_end(
     user.read(role.path)
     first = held(user)
     until(lambda: role.logins() == 2)
-    until(lambda: held(user) != first)
     assert vault.ask("GET", "auth/token/lookup-self", token=first)["data"]["ttl"] >= 0
+    until(lambda: held(user) != first)
     assert user.read(role.path)["data"]
 
 
