@@ -18,7 +18,7 @@ from benchmarks.peers import Limit, Pair, peers
 from benchmarks.site import ENVIRONMENT, write_config
 from sentra_kms.keys.cache import KeyCache
 
-SIZES = (64, 1024, 65536)
+SIZES = (64, 1024, 65536, 1048576)
 PEER_SIZES = (64, 1024)
 BATCH = 100
 SALTS = 64

@@ -21,7 +21,7 @@ from benchmarks.site import ENVIRONMENT, write_config
 
 MESSAGES = 10_000
 THREADS = 8
-SIZES = (64, 4096, 65536, 262144)  # from 2 KiB on the cipher lets other threads run
+SIZES = (64, 1024, 4096, 65536, 262144)  # from 2 KiB on the cipher lets other threads run
 _OPERATIONS = ("load_ring", "save_ring", "wrap_key", "unwrap_key", "describe_key")
 
 

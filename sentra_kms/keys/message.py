@@ -4,8 +4,8 @@
 ciphertext ‖ tag[16]`, specified in `docs/spec/message.md`.
 
 A writer keeps one salt, an *epoch*, so that subkey and prefix are derived once; the nonce is
-drawn anew inside each call, since a process that was forked or restored from a snapshot would
-repeat a pool of them.
+drawn anew from the system inside each call, since a process that was forked or restored from a
+snapshot would repeat a pool of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from itertools import islice, repeat
 from operator import length_hint
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sentra_kms.derive import derive
@@ -44,6 +46,14 @@ TICK_BYTES = 2**14
 """A message costs one tick for each 16 KiB begun: 2^16 ticks are never more than 2^16 messages
 nor 1 GiB, and one counter keeps both bounds."""
 
+GIL_KEPT = 2**11
+"""Smaller plaintexts are sealed without letting other Python threads run (cryptography 50)."""
+JOINED = 2**16
+"""Smaller messages are put together out of their parts, larger ones sealed in their place."""
+SLICED = TICK_BYTES
+"""The body of a message up to this size is opened as a copy, of a larger one as a view."""
+# Each bound is where the other way is faster: docs/adr/0008-nonces-and-large-messages.md
+
 FAILED = "the message does not open: it was changed, or tenant, context or key are not its own"
 
 
@@ -55,7 +65,7 @@ class Epoch:
     what that takes: prefix and cipher.
     """
 
-    __slots__ = ("deadline", "expires", "left", "prefix", "seal", "uses", "version")
+    __slots__ = ("deadline", "expires", "left", "prefix", "seal", "seal_into", "uses", "version")
 
     def __init__(
         self, key: KeyMaterial, tenant: str, ring_id: bytes, version: int, expires: float
@@ -65,7 +75,9 @@ class Epoch:
         block = _derive(key, tenant, header, salt)
         self.version: int = version
         self.prefix: bytes = header + salt + block.reveal()[32:]
-        self.seal: Cipher = AESGCM(block.reveal()[:32]).encrypt
+        cipher = AESGCM(block.reveal()[:32])
+        self.seal: Cipher = cipher.encrypt
+        self.seal_into = cipher.encrypt_into
         # Drawing is one bytecode's work: no two threads draw the same tick.
         self.uses: Iterator[tuple[bytes, Cipher]] = repeat((self.prefix, self.seal), EPOCH_TICKS)
         self.expires: float = expires
@@ -74,7 +86,17 @@ class Epoch:
 
     def draw(self, cost: int) -> bool:
         """Draw `cost` ticks; whether all of them lie within the epoch's bound."""
-        return sum(1 for _ in islice(self.uses, cost)) == cost
+        return len(list(islice(self.uses, cost))) == cost
+
+    def message(self, nonce: bytes, plaintext: bytes, aad: bytes | None) -> bytes:
+        """Return a plaintext, for which ticks were drawn, as a message under a new nonce."""
+        if len(plaintext) < JOINED:
+            return self.prefix + nonce + self.seal(nonce, plaintext, aad)
+        whole = BytesIO(bytes(OVERHEAD + len(plaintext)))
+        with whole.getbuffer() as view, view[BODY_START:] as body:
+            view[:BODY_START] = self.prefix + nonce
+            self.seal_into(nonce, plaintext, aad, body)
+        return whole.getvalue()  # itself, and no copy: nobody else holds it
 
     def was_used(self) -> bool:
         """Whether ticks were drawn since this was asked the last time; draws none."""
@@ -100,15 +122,38 @@ class Opener:
         self.deadline: float = deadline
 
 
+def body_of(message: bytes) -> Buffer:
+    """Return what is sealed of a message: a view where a copy would cost more."""
+    return message[BODY_START:] if len(message) <= SLICED else memoryview(message)[BODY_START:]
+
+
+def _open_nothing(nonce: Buffer, data: Buffer, aad: Buffer | None) -> bytes:
+    raise InvalidTag
+
+
 def _no_opener() -> Opener:
     opener = Opener.__new__(Opener)
-    opener.prefix, opener.version = b"", 0
+    opener.prefix, opener.version, opener.open = b"", 0, _open_nothing
     opener.deadline = float("-inf")
     return opener
 
 
 NO_OPENER = _no_opener()
 """What stands where there is no opener: no message has its prefix."""
+
+
+def _random() -> Callable[[int], bytes]:
+    with suppress(AttributeError, OSError):  # not Linux, or a sandbox that refuses it
+        os.getrandom(NONCE_SIZE, os.GRND_NONBLOCK)
+        return os.getrandom
+    return os.urandom
+
+
+quick_random = _random()
+"""`os.urandom`, or what it asks on Linux, without letting other Python threads run meanwhile.
+
+Gives all of up to 256 bytes (getrandom(2)); raises `OSError` if a sandbox refuses it later on.
+"""
 
 
 def ticks(size: int) -> int:

@@ -10,25 +10,35 @@ from typing import ClassVar
 from cryptography.exceptions import InvalidTag
 
 from sentra_kms.context import MAX_CONTEXT, Context, encode_context
-from sentra_kms.errors import DecryptionFailed, KeyNotFound, KeyUnavailable, MalformedInput
+from sentra_kms.errors import (
+    DecryptionFailed,
+    KeyNotFound,
+    KeyUnavailable,
+    KMSError,
+    MalformedInput,
+)
 from sentra_kms.forks import ProcessBound
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.held import Entry
 from sentra_kms.keys.message import (
     BODY_START,
     FAILED,
+    GIL_KEPT,
     MAX_MESSAGE,
     MAX_PLAINTEXT,
     NO_OPENER,
     NONCE_SIZE,
     OVERHEAD,
     PREFIX_SIZE,
+    SLICED,
     TICK_BYTES,
     Buffer,
     Epoch,
     Opener,
+    body_of,
     check_message,
     check_plaintext,
+    quick_random,
     ticks,
     version_of,
 )
@@ -80,22 +90,25 @@ class TenantKeys(ProcessBound):
             aad = None
         else:
             aad = encode_context(context)
+        now = self._now  # by itself: to call what a slot holds takes half as long again
         try:
             epoch = self._epochs[self._tenant]
-            if type(plaintext) is bytes and epoch.deadline > self._now():
-                if (size := len(plaintext)) <= TICK_BYTES:
+            if type(plaintext) is bytes and epoch.deadline > now():
+                if len(plaintext) < GIL_KEPT:
+                    for prefix, seal in epoch.uses:
+                        nonce = quick_random(NONCE_SIZE)
+                        return prefix + nonce + seal(nonce, plaintext, aad)
+                elif (size := len(plaintext)) <= TICK_BYTES:
                     for prefix, seal in epoch.uses:
                         nonce = urandom(NONCE_SIZE)
                         return prefix + nonce + seal(nonce, plaintext, aad)
                 elif size <= MAX_PLAINTEXT and epoch.draw(ticks(size)):
-                    nonce = urandom(NONCE_SIZE)
-                    return epoch.prefix + nonce + epoch.seal(nonce, plaintext, aad)
-        except KeyError:
-            pass  # no epoch is at hand
+                    return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
+        except (KeyError, OSError):
+            pass  # no epoch is at hand, or no quick nonce
         plaintext = check_plaintext(plaintext)
         epoch = self._epoch(ticks(len(plaintext)))
-        nonce = urandom(NONCE_SIZE)
-        return epoch.prefix + nonce + epoch.seal(nonce, plaintext, aad)
+        return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
 
     def decrypt(self, message: Buffer, context: Context = None) -> bytes:
         """Return what `encrypt` was given.
@@ -112,24 +125,24 @@ class TenantKeys(ProcessBound):
         else:
             aad = encode_context(context)
         tried = False
+        now = self._now
         try:
-            if type(message) is bytes and OVERHEAD <= len(message) <= MAX_MESSAGE:
+            if type(message) is bytes:
                 entry = self._entries[self._tenant]
                 prefix = message[_PREFIX]
                 if (opener := entry.newest).prefix != prefix:
                     opener = entry.openers[prefix]
-                if opener.deadline > self._now():
-                    return opener.open(message[_NONCE], message[_BODY], aad)
-        except KeyError:
-            pass  # no opener is at hand
+                if opener.deadline > now():
+                    unseal = opener.open
+                    if len(message) <= SLICED:
+                        return unseal(message[_NONCE], message[_BODY], aad)
+                    if len(message) <= MAX_MESSAGE:
+                        return unseal(message[_NONCE], body_of(message), aad)
+        except (KeyError, ValueError):
+            pass  # no opener is at hand, or the message is cut off in its nonce
         except InvalidTag:
-            tried = True
-        if not tried:
-            message = check_message(message)
-            opener = self._opener(message)
-            with suppress(InvalidTag):
-                return opener.open(message[_NONCE], message[_BODY], aad)
-        raise DecryptionFailed(FAILED, subject=self._tenant)
+            tried = len(message) >= OVERHEAD  # else it is cut off after it
+        return self._open(message, aad, tried=tried)
 
     def encrypt_many(
         self, plaintexts: Sequence[Buffer], contexts: Sequence[Context] | None = None
@@ -150,8 +163,7 @@ class TenantKeys(ProcessBound):
             messages += self._seal_run(plains[run], nonces[run], aads[run])
             if len(messages) == done:
                 epoch = self._epoch(ticks(len(plains[done])))
-                sealed = epoch.seal(nonces[done], plains[done], aads[done])
-                messages.append(epoch.prefix + nonces[done] + sealed)
+                messages.append(epoch.message(nonces[done], plains[done], aads[done]))
         return messages
 
     def decrypt_many(
@@ -162,11 +174,15 @@ class TenantKeys(ProcessBound):
         given: list[Context] = [None] * len(items) if contexts is None else list(contexts)
         _check_lengths(len(items), len(given))
         plains: list[bytes] = []
-        while (done := len(plains)) < len(items):
-            run = slice(done, done + _RUN)
-            plains += self._open_run(items[run], given[run])
-            if len(plains) == done:
-                plains.append(self.decrypt(items[done], given[done]))
+        try:
+            while (done := len(plains)) < len(items):
+                run = slice(done, done + _RUN)
+                plains += self._open_run(items[run], given[run])
+                if len(plains) == done:
+                    plains.append(self.decrypt(items[done], given[done]))
+        except KMSError:
+            plains.clear()  # else a traceback that shows variables shows plaintexts
+            raise
         return plains
 
     def _seal_run(
@@ -186,31 +202,22 @@ class TenantKeys(ProcessBound):
         return messages
 
     def _open_run(self, messages: list[Buffer], contexts: list[Context]) -> list[bytes]:
-        """Open the first of these, up to one that is no plain bytes or has no opener at hand."""
+        """Open the first of these, up to one that is large, no plain bytes, or has no opener."""
         plains: list[bytes] = []
         entry = self._entries.get(self._tenant)
         if entry is None:
             return plains
-        opener = entry.newest
-        now = self._now()
+        failed = False
         try:
-            for message, context in zip(messages, contexts, strict=True):
-                aad = None if context is None else encode_context(context)
-                if type(message) is not bytes or not OVERHEAD <= len(message) <= MAX_MESSAGE:
-                    break
-                prefix = message[_PREFIX]
-                if opener.prefix != prefix:
-                    opener = entry.openers.get(prefix, NO_OPENER)
-                if len(message) > TICK_BYTES:
-                    now = self._now()  # time passes over large ones
-                if opener.deadline <= now:
-                    break
-                plains.append(opener.open(message[_NONCE], message[_BODY], aad))
+            _open_small(entry, messages, contexts, self._now(), plains)
+        except ValueError:
+            pass  # cut off in its nonce, or a context that is none
         except InvalidTag:
-            pass
-        else:
-            return plains
-        raise DecryptionFailed(FAILED, subject=self._tenant)
+            failed = len(messages[len(plains)]) >= OVERHEAD  # else it is cut off after its nonce
+        if failed:
+            plains.clear()
+            raise DecryptionFailed(FAILED, subject=self._tenant)
+        return plains
 
     def warm(self) -> None:
         """Fetch the primary key now, so that the first message need not; raises as `encrypt`."""
@@ -222,7 +229,14 @@ class TenantKeys(ProcessBound):
             return [None] * size
         given = list(contexts)
         _check_lengths(size, len(given))
-        return [None if context is None else encode_context(context) for context in given]
+        return [
+            None
+            if context is None
+            else b"\x01" + context
+            if type(context) is bytes and len(context) < MAX_CONTEXT
+            else encode_context(context)
+            for context in given
+        ]
 
     def _epoch(self, cost: int) -> Epoch:
         """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""
@@ -241,6 +255,15 @@ class TenantKeys(ProcessBound):
                 subject=self._tenant,
             )
         return primary
+
+    def _open(self, message: Buffer, aad: bytes | None, *, tried: bool) -> bytes:
+        """Open any message, asking whoever must be asked, unless that was `tried` in vain."""
+        if not tried:
+            whole = check_message(message)
+            opener = self._opener(whole)
+            with suppress(InvalidTag):
+                return opener.open(whole[_NONCE], body_of(whole), aad)
+        raise DecryptionFailed(FAILED, subject=self._tenant)
 
     def _opener(self, message: bytes) -> Opener:
         entry = self._entry()
@@ -270,6 +293,30 @@ class TenantKeys(ProcessBound):
             subject=self._tenant,
             retryable=recent,
         )
+
+
+def _open_small(
+    entry: Entry, messages: list[Buffer], contexts: list[Context], now: float, plains: list[bytes]
+) -> None:
+    """Append what is opened to `plains`, up to a message that is large or has no opener."""
+    known: bytes | None = None
+    unseal = NO_OPENER.open
+    for message, context in zip(messages, contexts, strict=True):
+        if context is None:
+            aad = None
+        elif type(context) is bytes and len(context) < MAX_CONTEXT:
+            aad = b"\x01" + context
+        else:
+            aad = encode_context(context)
+        if type(message) is not bytes or len(message) > TICK_BYTES:
+            break
+        prefix = message[_PREFIX]
+        if prefix != known:
+            opener = entry.openers.get(prefix, NO_OPENER)
+            if opener.deadline <= now:
+                break
+            known, unseal = prefix, opener.open
+        plains.append(unseal(message[_NONCE], message[_BODY], aad))
 
 
 class WarmKeys(TenantKeys):

@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Literal
 import pytest
 
 from sentra_kms.keys import message as message_format
+from sentra_kms.keys import tenant_keys
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import WAIT, nonce_of, salt_of
@@ -24,6 +26,7 @@ from tests.soak import scale
 LIBC = ctypes.PyDLL(None)  # its calls keep the GIL, without which the child could not go on
 BATCHES = (1, 99, 150, 250)
 MESSAGES = 1000
+SIZES = [2**11, 2**14 + 1, 2**16] * 3  # bytes: each is sealed in a way of its own
 SALT, RECORD = 16, 28  # bytes: a salt, and a salt with a nonce
 GIB = 2**30
 TICK = 16 * 1024
@@ -33,7 +36,8 @@ Fork = Literal["seen", "unseen"]
 
 def seal(acme: TenantKeys) -> bytes:
     """Seal 1,000 messages, half of them in batches; return salt and nonce of each."""
-    messages = [acme.encrypt(b"x") for _ in range(MESSAGES // 2)]
+    sizes = [1] * (MESSAGES // 2 - len(SIZES)) + SIZES
+    messages = [acme.encrypt(bytes(size)) for size in sizes]
     for size in BATCHES:
         messages += acme.encrypt_many([b"x"] * size)
     assert len(messages) == MESSAGES
@@ -252,3 +256,32 @@ def test_salt_ends_after_a_gib_of_plaintext(memory_kms: KMS, size: int, fit: int
     salts = Counter(salt_of(acme.encrypt(plaintext)) for _ in range(fit + 1))
     assert list(salts.values()) == [fit, 1]
     assert fit * size <= GIB
+
+
+def no_getrandom(*_: object) -> bytes:
+    """Do what a sandbox does."""
+    raise PermissionError
+
+
+def test_nonces_are_drawn_where_there_is_no_getrandom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has none, or a sandbox refuses it, they come from `os.urandom`."""
+    choose = message_format._random
+    if sys.platform == "linux":
+        assert message_format.quick_random is choose() is os.getrandom
+        monkeypatch.setattr(os, "getrandom", no_getrandom)
+        assert choose() is os.urandom
+        monkeypatch.delattr(os, "getrandom")
+    assert choose() is os.urandom
+
+
+def test_getrandom_that_is_refused_later_on_stops_nobody(
+    memory_kms: KMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that gives up the right to call it goes on with `os.urandom`."""
+    acme = memory_kms.keys.tenant("acme")
+    salt = salt_of(acme.encrypt(b""))
+    monkeypatch.setattr(tenant_keys, "quick_random", no_getrandom)
+    messages = [acme.encrypt(b"x") for _ in range(100)]
+    assert {salt_of(message) for message in messages} == {salt}
+    assert len({nonce_of(message) for message in messages}) == 100
+    assert acme.decrypt_many(messages) == [b"x"] * 100

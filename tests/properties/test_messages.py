@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -82,6 +83,37 @@ def test_message_comes_back(both: Both, plaintext: bytes, context: Context) -> N
         assert both.outcome(message, context) == plaintext
         assert both.acme.decrypt(bytearray(message), context) == plaintext
     assert both.acme.decrypt_many(messages, [context] * 2) == [plaintext] * 2
+
+
+@pytest.mark.parametrize("bound", [2**11, 2**14, 2**16, 2**16 + 2**14])
+@pytest.mark.parametrize("context", [None, b"context", {"table": "users"}])
+def test_every_size_has_one_format(both: Both, bound: int, context: Context) -> None:
+    """Whichever way a size is sealed: all read it, and changed or cut it does not open."""
+    for size in (bound - 97, bound - 96, bound - 95, bound - 1, bound, bound + 1):
+        plaintext = os.urandom(size)
+        singly = [both.acme.encrypt(plaintext, context) for _ in range(2)]
+        together = both.acme.encrypt_many([plaintext, b"", plaintext], [context] * 3)
+        messages = [*singly, together[0], together[2]]
+        assert len({message[68:80] for message in messages}) == len(messages)
+        for message in messages:
+            assert type(message) is bytes
+            assert both.outcome(message, context) == plaintext
+            assert both.acme.decrypt(memoryview(message), context) == plaintext
+        assert both.acme.decrypt_many(messages, [context] * 4) == [plaintext] * 4
+        for wrong in (message[:-1], message[:-1] + bytes([message[-1] ^ 1]), message + b"x"):
+            assert both.outcome(wrong, context) == "DecryptionFailed"
+            with pytest.raises(DecryptionFailed):
+                both.acme.decrypt_many([messages[0], wrong], [context] * 2)
+
+
+def test_message_cut_off_anywhere_is_told_alike(both: Both) -> None:
+    """Below 96 bytes it is no message, from there on it was changed; also in a batch, also warm."""
+    message = both.acme.encrypt(b"secret")
+    for size in range(len(message)):
+        expected = MalformedInput if size < 96 else DecryptionFailed
+        assert both.outcome(message[:size], None) == expected.__name__
+        with pytest.raises(expected):
+            both.acme.decrypt_many([message, message[:size], message])
 
 
 @given(st.data(), PLAINTEXTS, CONTEXTS)
