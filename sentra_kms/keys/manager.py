@@ -223,7 +223,7 @@ class KeyManager(Lifecycle):
         made = self._rings.new_version(wrapping, WrapContext(tenant, ring_id, 1), None)
         ring = first_ring(tenant, ring_id, wrapping.policy.name, made.version)
         try:
-            self._rings.store.save(ring, None)
+            self._rings.store.create(ring)
         except Conflict:
             found = self._find(tenant)
             if found is None:
@@ -232,7 +232,8 @@ class KeyManager(Lifecycle):
                 return None
             ring = found  # saved by this call, though the answer was lost
         except RingRejected:
-            if self._find(tenant) is not None:
+            found = self._find(tenant)
+            if found is not None and found.ring_id != ring_id:
                 return None  # another thread of this process was faster
             raise
         self._hold(ring, made)

@@ -70,6 +70,12 @@ class Seen:
         """Note a ring that was saved."""
         self._note(ring.tenant, _mark(ring, document))
 
+    def taken_back(self, ring: Ring, document: bytes) -> None:
+        """Forget a ring that this process has created and deleted again, if it is the newest."""
+        with self._lock:
+            if self._marks.get(ring.tenant) == _mark(ring, document):
+                del self._marks[ring.tenant]
+
     def _note(self, tenant: str, mark: int) -> None:
         with self._lock:
             if mark > self._marks.get(tenant, 0):

@@ -122,13 +122,23 @@ class RingStore:
         """Whether the auth key that signs now signed this ring too; fetches that key."""
         return self._authenticator.signs_as(signer_of(loaded.document))
 
-    def save(self, ring: Ring, over: Loaded | None) -> Loaded:
+    def create(self, ring: Ring) -> Loaded:
+        """Store a tenant's first ring; raises `Conflict`.
+
+        So it does if there is one in the previous store by now: a process for which the two stand
+        the other way round has made it at the same time. Ours is taken back then.
+        """
+        made = self._save(self._service, ring, None)
+        if self._previous is not None:
+            self._refuse_two(made, self._previous)
+        return made
+
+    def save(self, ring: Ring, over: Loaded) -> Loaded:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
 
-        `over` is what was read and is changed, where it is; `None` creates.
+        `over` is what was read and is changed, where it is.
         """
-        service = self._service if over is None else over.service
-        return self._save(service, ring, None if over is None else over.revision)
+        return self._save(over.service, ring, over.revision)
 
     def save_over(self, ring: Ring, revision: str | None) -> None:
         """Store a ring over a revision of the store, whatever that holds; as `save` does."""
@@ -247,6 +257,39 @@ class RingStore:
     def close(self) -> None:
         """Forget the authentication keys."""
         self._authenticator.clear()
+
+    def _refuse_two(self, made: Loaded, previous: RingService) -> None:
+        # Both look after they have saved, so that at least one of two sees the other's ring.
+        tenant = made.ring.tenant
+        try:
+            previous.load_ring(tenant)
+        except TenantNotFound:
+            return
+        except KMSError:
+            self._take_back(made, previous)
+            raise
+        self._take_back(made, previous)
+        raise Conflict(
+            f"tenant '{tenant}' was created in store '{previous.name}' at the same time, and not "
+            f"in '{self.name}': create it again",
+            subject=tenant,
+        )
+
+    def _take_back(self, made: Loaded, previous: RingService) -> None:
+        tenant = made.ring.tenant
+        try:
+            made.service.delete_ring(tenant, made.revision)
+        except KMSError as error:
+            failure = error.message
+        else:
+            self._seen.taken_back(made.ring, made.document)
+            return
+        raise RingRejected(
+            f"tenant '{tenant}' was created, but store '{previous.name}' could not be looked into "
+            f"or has a ring of it, too, and the one in '{self.name}' could not be taken back "
+            f"({failure}): delete it there unless the other store has none",
+            subject=tenant,
+        )
 
     def _finish(self, marked: Loaded) -> Loaded:
         """Create what a move's mark announces, unless somebody has done so meanwhile."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -371,6 +372,67 @@ def test_answer_of_the_create_is_lost(two: Two) -> None:
     before = two.payload("new")
     assert kms.keys.move("acme").sequence == before["sequence"]
     assert two.payload("new") == before
+
+
+# --- created while processes have the stores in either order ----------------------------------
+
+
+@pytest.mark.parametrize("exist_ok", [False, True])
+def test_tenant_made_in_the_old_store_meanwhile_is_not_made_twice(
+    two: Two, *, exist_ok: bool
+) -> None:
+    """A process that is still to be redeployed was faster: there is its ring, and no other."""
+    kms, other = two.open(), two.open("old", "new")
+    saves = Spy(kms, "new", "save_ring")
+    saves.before = lambda: other.keys.create("beta")
+    if exist_ok:
+        made = kms.keys.create("beta", exist_ok=True)
+        assert made.ring_id == other.keys.describe("beta").ring_id
+    else:
+        with pytest.raises(AlreadyExists):
+            kms.keys.create("beta")
+    assert (two.has("new", "beta"), two.has("old", "beta")) == (False, True)
+    message = kms.keys.tenant("beta").encrypt(b"x")
+    assert other.keys.tenant("beta").decrypt(message) == b"x"
+
+
+def test_tenants_made_at_once_under_both_configurations_have_one_ring(two: Two) -> None:
+    """Who was told of a ring has the one that there is; a conflict leaves none of its own."""
+    pair = (two.open(), two.open("old", "new"))
+    for number in range(40):
+        tenant = f"t{number}"
+
+        def make(index: int, tenant: str = tenant) -> str:
+            return pair[index].keys.create(tenant, exist_ok=True).ring_id
+
+        outcomes = Crew(make, 2).join()
+        stores = [store for store in ("old", "new") if two.has(store, tenant)]
+        assert len(stores) < 2
+        told = {each for each in outcomes if not isinstance(each, Conflict)}
+        assert told <= {b64decode(two.payload(each, tenant)["ring_id"]).hex() for each in stores}
+        made = pair[number % 2].keys.create(tenant, exist_ok=True).ring_id
+        assert all(kms.keys.describe(tenant).ring_id == made for kms in pair)
+
+
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_create_that_cannot_look_into_the_old_store_afterwards(
+    two: Two, *, taken_back: bool
+) -> None:
+    """The ring is taken back, and can be made later on; if it cannot, it is told what to do."""
+    kms = two.open()
+    saves = Spy(kms, "new", "save_ring")
+    loads = Spy(kms, "old", "load_ring")
+    deletes = Spy(kms, "new", "delete_ring")
+    saves.before = lambda: setattr(loads, "failure", DOWN)
+    if not taken_back:
+        deletes.failure = DOWN
+    with pytest.raises(ServiceUnavailable if taken_back else RingRejected) as caught:
+        kms.keys.create("beta")
+    assert ("delete it there" in caught.value.message) is not taken_back
+    assert two.has("new", "beta") is not taken_back
+    loads.failure = saves.before = None
+    if taken_back:
+        assert kms.keys.create("beta").primary == 1
 
 
 # --- raced --------------------------------------------------------------------------------------

@@ -198,9 +198,13 @@ def test_rotation_keeps_no_epoch_and_rewrap_keeps_it(key_site: Site) -> None:
 
 def save_at(kms: KMS, sequence: int, expected: str | None) -> Ring:
     """Save acme's ring again with a sequence; return it."""
-    loaded = kms.keys._rings.store.load("acme")
+    store = kms.keys._rings.store
+    loaded = store.load("acme")
     ring: Ring = msgspec.structs.replace(loaded.ring, sequence=sequence)
-    kms.keys._rings.store.save(ring, loaded if expected == "stored" else None)
+    if expected == "stored":
+        store.save(ring, loaded)
+    else:
+        store.create(ring)
     return ring
 
 
