@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from sentra_kms.errors import KMSError, TenantNotFound
 from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import DEFAULT_POLICY
+from sentra_kms.together import together
 from sentra_kms.wiring import Wiring, wrapping_keks
 
 _PROBE = "sentra-kms-health"
@@ -50,26 +52,30 @@ def examine(wiring: Wiring) -> Examined:
     if keys is None:
         return Examined((), suffices=True)
     named = wrapping_keks(wiring.settings.policies)
-    stores = [_ask_store(wiring, name) for name in (keys.store, keys.previous_store) if name]
+    stores = [name for name in (keys.store, keys.previous_store) if name]
     # Where each tenant has another KEK there is none to ask; its backend is named all the same.
-    keks = [_ask_kek(wiring, kek) for kek in named if TENANT_PLACE not in kek]
+    keks = [kek for kek in named if TENANT_PLACE not in kek]
+    questions = [partial(_ask_store, wiring, name) for name in stores]
+    questions += [partial(_ask_kek, wiring, kek) for kek in keks]
+    # At once, for a probe has no time to wait for one backend after the other to run out of its.
+    answers = together(lambda ask: ask(), questions)
     problems: dict[str, list[str]] = {kek.backend: [] for kek in named}
-    for asked in (*stores, *keks):
+    for asked in answers:
         told = problems.setdefault(asked.backend, [])
         if asked.problem is not None and asked.problem not in told:
             told.append(asked.problem)
-    failed = {asked.kek for asked in keks if asked.problem is not None}
+    failed = {asked.kek for asked in answers if asked.problem is not None}
     ours = wiring.settings.policies[DEFAULT_POLICY].wrap_with
     return Examined(
         tuple(
             BackendHealth(name, not found, tuple(found)) for name, found in sorted(problems.items())
         ),
-        suffices=all(asked.problem is None for asked in stores) and not failed.issuperset(ours),
+        suffices=None not in failed and not failed.issuperset(ours),
     )
 
 
 class _Asked(NamedTuple):
-    """One question: to which backend, about which KEK, and what is wrong, `None` if nothing."""
+    """One question: to which backend, about which KEK (`None`: a ring), and what is wrong."""
 
     backend: str
     kek: str | None

@@ -119,6 +119,17 @@ def test_health_asks_each_backend_and_decrypts_nothing(watched: Watched) -> None
         assert watched.count(operation) == 0
 
 
+def test_backends_are_asked_at_once(watched: Watched) -> None:
+    """One that answers nobody costs a probe its own timeout, and not that of each other, too."""
+    all_are_asked = threading.Barrier(2)
+    for name, operation in (("a", "describe_key"), ("rings", "load_ring")):
+        watched.spies[name, operation].before = lambda: all_are_asked.wait(30)
+        watched.spies[name, operation].failure = DOWN
+    health = watched.kms.health()
+    assert [each.name for each in health.backends if not each.ok] == ["a", "rings"]
+    assert not all_are_asked.broken
+
+
 def test_health_is_asked_anew_after_a_while_only(watched: Watched) -> None:
     """However often a probe comes, and however many come at once."""
     for _ in range(100):
