@@ -77,7 +77,7 @@ class Outages:
             if now < due + (PROBE_INTERVAL if who and who == last else 0):
                 return True
             end = now + PROBE_INTERVAL
+            until = max(self._until[name], end)
             self._probes[name] = end, last
-            if self._until[name] < end:
-                self._until[name] = end
+            self._until[name] = until
             return False

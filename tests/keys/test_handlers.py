@@ -57,9 +57,7 @@ def test_handler_may_meet_an_outage_while_its_thread_meets_one(
 ) -> None:
     """Whatever the two find of it, at the same time: neither hangs, nor fails."""
     began = time.monotonic()
-    outages = Outages(
-        lambda: (time.monotonic() - began) * 1000 * PROBE_INTERVAL, forgives=forgives
-    )
+    outages = Outages(lambda: (time.monotonic() - began) * 1000 * PROBE_INTERVAL, forgives=forgives)
 
     def work(number: int) -> None:
         for step in range(number, number + 50):

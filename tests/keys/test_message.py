@@ -366,6 +366,8 @@ def test_each_context_opens_its_own_message_only(memory_kms: KMS) -> None:
                 assert memory_kms.keys.decrypt("acme", message, given) == b"x"
             else:
                 assert type(refused(memory_kms, message, given)) is DecryptionFailed
+                with pytest.raises(DecryptionFailed):
+                    memory_kms.keys.decrypt_many("acme", [message] * 2, [sealed, given])
 
 
 def test_order_of_a_mapping_does_not_matter(memory_kms: KMS) -> None:
