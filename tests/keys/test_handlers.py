@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 
 import pytest
 
+from sentra_kms.events import Event
+from sentra_kms.hookspecs import ObserverHooks, hookimpl
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.seen import Seen
+from sentra_kms.observers import Observers
 from sentra_kms.runtime import KMS
-from tests.keys.conftest import in_fork
+from tests.keys.conftest import WAIT, in_fork
 
 TIMES = 300
 
@@ -70,3 +74,57 @@ def test_handler_may_meet_an_outage_while_its_thread_meets_one(
             outages.is_known("kek")
 
     shaken(work)
+
+
+class Counting(ObserverHooks):
+    """Counts the events that it sees."""
+
+    count = 0
+
+    @hookimpl
+    def audit_event(self, event: Event) -> None:
+        """Count."""
+        self.count += 1
+
+
+def an_event() -> Event:
+    """Return some event."""
+    return Event(time=0.0, operation="save_ring", backend="memory", subject="acme")
+
+
+def test_handler_may_tell_of_an_event_while_its_thread_tells_of_one() -> None:
+    """Observers are told by whoever asks a backend, and that may be the handler."""
+    counting = Counting()
+    observers = Observers([("counting", counting)])
+    emit = observers.emit
+    assert emit is not None
+    shaken(lambda _: [emit(an_event()) for _ in range(20)])
+
+
+def test_handler_may_close_while_its_thread_begins_the_first_observers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was told until then is seen, and the thread ends."""
+    counting = Counting()
+    observers = Observers([("counting", counting)])
+    emit = observers.emit
+    assert emit is not None
+    start = threading.Thread.start
+    threads: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        signal.raise_signal(signal.SIGUSR1)
+        start(thread)
+
+    def child() -> bytes:
+        signal.signal(signal.SIGUSR1, lambda *_: observers.close())
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        emit(an_event())
+        (thread,) = threads
+        thread.join(WAIT)
+        assert not thread.is_alive()
+        assert counting.count == 1
+        return b"ended"
+
+    assert in_fork(child) == b"ended"
