@@ -675,7 +675,7 @@ def test_signal_handler_that_closes_while_work_is_given_to_a_thread_does_not_han
     class Interrupted(ThreadPoolExecutor):
         def _adjust_thread_count(self) -> None:
             signal.raise_signal(signal.SIGUSR1)
-            super()._adjust_thread_count()  # type: ignore[misc]
+            super()._adjust_thread_count()
 
     def handler(_: int, frame: FrameType | None) -> None:
         kms.close()

@@ -52,7 +52,12 @@ def test_handler_may_note_a_ring_while_its_thread_notes_one(memory_kms: KMS) -> 
     document = memory_kms._wiring.bindings["memory"].load_ring("acme").document
     ring = memory_kms.keys._rings.store.load("acme").ring
     seen = Seen()
-    shaken(lambda _: [seen.saved(ring, document) for _ in range(50)])
+
+    def work(_: int) -> None:
+        for _ in range(50):
+            seen.saved(ring, document)
+
+    shaken(work)
 
 
 @pytest.mark.parametrize("forgives", [False, True])
