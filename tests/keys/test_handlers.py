@@ -18,7 +18,7 @@ from sentra_kms.observers import Observers
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import WAIT, in_fork
 
-TIMES = 300
+TIMES = 100
 
 
 def shaken(work: Callable[[int], object]) -> None:
