@@ -6,6 +6,7 @@ import gc
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -74,4 +75,34 @@ def test_nobody_waits_for_ever_for_a_leader_that_is_interrupted(fired: list[None
     for flown in crew.join():
         assert isinstance(flown, int)
         assert flown > 0
+    assert not flight._flights
+
+
+class Torn:
+    """A lock that is had once, and at the second time is come between."""
+
+    def __init__(self) -> None:
+        self._had = 0
+
+    def __enter__(self) -> None:
+        self._had += 1
+        if self._had == 2:
+            raise Interruption
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_flight_that_could_not_be_taken_away_is_over_all_the_same() -> None:
+    """Nobody is given its answer for ever, and its key is fetched anew."""
+    flight: SingleFlight[str] = SingleFlight()
+    lock: Any = flight._lock
+    torn: Any = Torn()
+    flight._lock = torn
+    with pytest.raises(Interruption):
+        flight.do("key", lambda: "old")
+    flight._lock = lock
+    assert "key" in flight._flights
+    assert in_threads(lambda _: flight.do("key", lambda: "new"), 1) == ["new"]
+    assert flight.do("key", lambda: "newer") == "newer"
     assert not flight._flights
