@@ -90,24 +90,22 @@ class _Feed:
 
     def after_fork(self) -> None:
         """Start anew: the thread stayed in the parent, with what it had yet to show."""
-        from queue import Queue  # most processes have no observer, and need none
+        from queue import SimpleQueue  # most processes have no observer, and need none
 
-        self._events: queue.Queue[Event | None] = Queue(QUEUE_SIZE)
-        self._lock = threading.Lock()
+        # Of this kind, since a signal handler may tell of something while its thread does.
+        self._events: queue.SimpleQueue[Event | None] = SimpleQueue()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._lost = 0
         self._closed = False
 
     def put(self, event: Event) -> None:
         """Queue an event; when the queue is full, count it as lost."""
-        from queue import Full
-
-        try:
-            self._events.put_nowait(event)
-        except Full:
+        if self._events.qsize() >= QUEUE_SIZE:
             with self._lock:
                 self._lost += 1
             return
+        self._events.put(event)
         if self._thread is None:
             self._start()
 
@@ -117,14 +115,11 @@ class _Feed:
             thread, self._closed = self._thread, True
         if thread is None:
             return
-        from queue import Full
-
+        self._events.put(None)
         try:
-            self._events.put(None, timeout=max(0.0, deadline - time.monotonic()))
-        except Full:
-            pass
-        else:
             thread.join(max(0.0, deadline - time.monotonic()))
+        except RuntimeError:
+            return  # a signal handler in the midst of its start; it ends when it has begun
         if thread.is_alive():
             _logger().error(
                 "observer '%s' did not take its events in time: up to %d are lost",
@@ -133,12 +128,14 @@ class _Feed:
             )
 
     def _start(self) -> None:
+        thread = threading.Thread(
+            target=self._run, name=f"sentra-kms-observer-{self._name}", daemon=True
+        )
         with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(
-                    target=self._run, name=f"sentra-kms-observer-{self._name}", daemon=True
-                )
-                self._thread.start()
+            if self._thread is not None or self._closed:
+                return
+            self._thread = thread
+        thread.start()
 
     def _run(self) -> None:
         while (event := self._events.get()) is not None:

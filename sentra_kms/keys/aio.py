@@ -227,21 +227,31 @@ class AsyncKeyManager:
         What waits for a thread is not cancelled, since no task asked for that: it meets closed
         backends, and its task their error.
         """
-        with self._lock:
-            self._closed = True
+        self._closed = True
+        self._end_threads()
+
+    def _end_threads(self) -> None:
+        # Whoever holds the lock gives the threads work, and ends them after it: waiting for him
+        # would be for ever if this is a signal handler in the midst of him.
+        if self._lock.acquire(blocking=False):
             threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)
+            self._lock.release()
+            if threads is not None:
+                threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         context = copy_context()  # on whose behalf, for the events
         loop = asyncio.get_running_loop()
-        with self._lock:
+        try:
+            with self._lock:
+                if self._closed:
+                    raise UnsupportedOperation("this KMS is closed: load() again")
+                if self._threads is None:
+                    self._threads = ThreadPoolExecutor(THREADS, "sentra-kms-aio")
+                waiting = loop.run_in_executor(self._threads, partial(context.run, work))
+        finally:
             if self._closed:
-                raise UnsupportedOperation("this KMS is closed: load() again")
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(THREADS, "sentra-kms-aio")
-            waiting = loop.run_in_executor(self._threads, partial(context.run, work))
+                self._end_threads()
         return await waiting
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from sentra_kms.errors import KMSError, afresh
-from sentra_kms.forks import RLock, get_ident, tell_after_fork
-
-if TYPE_CHECKING:
-    from threading import Event
+from sentra_kms.forks import Lock, RLock, get_ident, tell_after_fork
 
 T = TypeVar("T")
 
@@ -17,9 +14,16 @@ T = TypeVar("T")
 class _Flight(Generic[T]):
     def __init__(self) -> None:
         self.leader = get_ident()
-        self.landed: Event | None = None  # made by the first who waits
+        self.is_over = False
         self.answer: T | None = None
         self.failure: KMSError | None = None
+        self.landed = Lock()
+        self.landed.acquire()
+
+    def wait(self) -> None:
+        """Return when it has landed."""
+        with self.landed:
+            pass
 
 
 class SingleFlight(Generic[T]):
@@ -41,42 +45,38 @@ class SingleFlight(Generic[T]):
     def do(self, key: object, fetch: Callable[[], T]) -> T:
         """Return `fetch()`, called by this thread or by one that is already at it."""
         while True:
-            with self._lock:
-                flight = self._flights.get(key)
-                if flight is None:
-                    flight = self._flights[key] = _Flight()
-                    landed = None
-                elif flight.leader == get_ident():
-                    flight = landed = None
-                else:
-                    landed = flight.landed = flight.landed or _new_event()
-            if flight is None:
-                return fetch()
-            if landed is None:
-                return self._lead(key, flight, fetch)
-            landed.wait()
+            flight = self._lead(key, fetch)
+            if not flight.is_over:
+                flight.wait()
             if flight.failure is not None:
                 raise afresh(flight.failure)
             if flight.answer is not None:
                 return flight.answer
             # The leader was interrupted and has no outcome to share: try again.
 
-    def _lead(self, key: object, flight: _Flight[T], fetch: Callable[[], T]) -> T:
+    def _lead(self, key: object, fetch: Callable[[], T]) -> _Flight[T]:
+        """Return a flight of this thread's own with its answer, or that of another to wait for."""
+        mine: _Flight[T] = _Flight()
         try:
-            flight.answer = answer = fetch()
+            with self._lock:
+                found = self._flights.get(key)
+                if found is None or found.is_over:
+                    found = self._flights[key] = mine
+            if found is not mine and found.leader != get_ident():
+                return found
+            mine.answer = fetch()
         except KMSError as error:
-            flight.failure = afresh(error)
+            mine.failure = afresh(error)
             raise
         else:
-            return answer
+            return mine
         finally:
-            with self._lock:
-                self._flights.pop(key, None)
-            if flight.landed is not None:  # from now on nobody finds it to wait for
-                flight.landed.set()
-
-
-def _new_event() -> Event:
-    from threading import Event
-
-    return Event()
+            # A signal handler may raise after any call, but between calls it does not come: the
+            # flight is over before its waiters go on, and gone from the rest without a call.
+            mine.is_over = True
+            try:
+                mine.landed.release()
+            finally:
+                with self._lock:
+                    if key in self._flights and self._flights[key] is mine:
+                        del self._flights[key]

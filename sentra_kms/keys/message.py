@@ -10,6 +10,7 @@ snapshot would repeat a pool of them.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -105,6 +106,16 @@ class Epoch:
         return used
 
 
+def _no_epoch() -> Epoch:
+    epoch = Epoch.__new__(Epoch)
+    epoch.deadline = float("-inf")
+    return epoch
+
+
+NO_EPOCH = _no_epoch()
+"""What stands where there is no epoch: nobody seals with it."""
+
+
 class Opener:
     """A reader's subkey for one prefix, made of `key`. `deadline` is as an epoch's."""
 
@@ -152,8 +163,11 @@ def _random() -> Callable[[int], bytes]:
 quick_random = _random()
 """`os.urandom`, or what it asks on Linux, without letting other Python threads run meanwhile.
 
-Gives all of up to 256 bytes (getrandom(2)); raises `OSError` if a sandbox refuses it later on.
+Gives all of up to 256 bytes (getrandom(2)); raises `OSError` with one of `REFUSALS` if a sandbox
+refuses it later on.
 """
+REFUSALS = (errno.EPERM, errno.ENOSYS)
+"""What `os.urandom` gets along with, by reading /dev/urandom."""
 
 
 def ticks(size: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sentra_kms.forks import Lock, tell_after_fork
+from sentra_kms.forks import RLock, tell_after_fork
 
 PROBE_INTERVAL = 5.0
 """Seconds for which a failure is remembered; then one caller tries again."""
@@ -20,6 +20,8 @@ class Outages:
     def __init__(self, now: Callable[[], float], *, forgives: bool = False) -> None:
         self._now = now
         self._forgives = forgives
+        # Who is in one of these two is in the other: a signal handler comes after calls, so each
+        # change of both is made without one in between.
         self._until: dict[str, float] = {}
         self._probes: dict[str, tuple[float, str]] = {}  # the next one's time; who failed last
         self._answered: dict[str, float] = {}
@@ -28,7 +30,7 @@ class Outages:
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held."""
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may come while it is held
 
     def failed(self, name: str, who: str = "") -> None:
         """Remember that `name` was out of reach just now; `who` had asked."""
@@ -37,9 +39,11 @@ class Outages:
             answered = self._answered.get(name)
             if answered is not None and now < answered + PROBE_INTERVAL:
                 return
-            self._until[name] = end = now + PROBE_INTERVAL
+            end = now + PROBE_INTERVAL
             # Who fails again and again without being told to probe puts no probe off.
-            self._probes[name] = self._probes.get(name, (end, who))[0], who
+            due = self._probes.get(name, (end, who))[0]
+            self._probes[name] = due, who
+            self._until[name] = end
 
     def worked(self, name: str) -> None:
         """Forget what is remembered of `name`."""
@@ -47,8 +51,9 @@ class Outages:
             self._answered[name] = self._now()
         if name in self._until:
             with self._lock:
-                self._until.pop(name, None)
-                self._probes.pop(name, None)
+                if name in self._until:
+                    del self._until[name]
+                    del self._probes[name]
 
     def is_known(self, name: str) -> bool:
         """Whether `name` failed a moment ago; changes nothing."""
@@ -64,13 +69,15 @@ class Outages:
         """
         if name not in self._until:
             return False
+        now = self._now()
         with self._lock:
             if name not in self._until:
                 return False
-            now = self._now()
             due, last = self._probes[name]
             if now < due + (PROBE_INTERVAL if who and who == last else 0):
                 return True
-            self._until[name] = max(self._until[name], now + PROBE_INTERVAL)
-            self._probes[name] = now + PROBE_INTERVAL, last
+            end = now + PROBE_INTERVAL
+            until = max(self._until[name], end)
+            self._probes[name] = end, last
+            self._until[name] = until
             return False

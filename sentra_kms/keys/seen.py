@@ -77,8 +77,9 @@ class Seen:
                 del self._marks[ring.tenant]
 
     def _note(self, tenant: str, mark: int) -> None:
+        # Without a call, so that no signal handler comes that would wait for this lock.
         with self._lock:
-            if mark > self._marks.get(tenant, 0):
+            if tenant not in self._marks or mark > self._marks[tenant]:
                 self._marks[tenant] = mark
 
 

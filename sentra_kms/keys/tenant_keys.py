@@ -14,7 +14,6 @@ from sentra_kms.errors import (
     DecryptionFailed,
     KeyNotFound,
     KeyUnavailable,
-    KMSError,
     MalformedInput,
 )
 from sentra_kms.forks import ProcessBound
@@ -26,10 +25,12 @@ from sentra_kms.keys.message import (
     GIL_KEPT,
     MAX_MESSAGE,
     MAX_PLAINTEXT,
+    NO_EPOCH,
     NO_OPENER,
     NONCE_SIZE,
     OVERHEAD,
     PREFIX_SIZE,
+    REFUSALS,
     SLICED,
     TICK_BYTES,
     Buffer,
@@ -84,28 +85,36 @@ class TenantKeys(ProcessBound):
         authenticated and not stored. Raises `MalformedInput`, `TenantNotFound`,
         `KeyUnavailable`, `RingRejected`, and what the store or the KEKs raise.
         """
-        if type(context) is bytes and len(context) < MAX_CONTEXT:
-            aad = b"\x01" + context  # what encode_context does for bytes, without calling it
-        elif context is None:
-            aad = None
-        else:
-            aad = encode_context(context)
+        aad = (
+            b"\x01" + context  # what encode_context does for bytes, without calling it
+            if type(context) is bytes and len(context) < MAX_CONTEXT
+            else None
+            if context is None
+            else encode_context(context)
+        )
         now = self._now  # by itself: to call what a slot holds takes half as long again
+        # Each `try` has in it what it is for and no more: else it would take what a signal handler
+        # raises meanwhile, as an alarm's TimeoutError, for its own.
         try:
             epoch = self._epochs[self._tenant]
-            if type(plaintext) is bytes and epoch.deadline > now():
-                if len(plaintext) < GIL_KEPT:
-                    for prefix, seal in epoch.uses:
+        except KeyError:
+            epoch = NO_EPOCH
+        if type(plaintext) is bytes and epoch.deadline > now():
+            if len(plaintext) < GIL_KEPT:
+                for prefix, seal in epoch.uses:
+                    try:
                         nonce = quick_random(NONCE_SIZE)
-                        return prefix + nonce + seal(nonce, plaintext, aad)
-                elif (size := len(plaintext)) <= TICK_BYTES:
-                    for prefix, seal in epoch.uses:
+                    except OSError as error:
+                        if error.errno not in REFUSALS:
+                            raise
                         nonce = urandom(NONCE_SIZE)
-                        return prefix + nonce + seal(nonce, plaintext, aad)
-                elif size <= MAX_PLAINTEXT and epoch.draw(ticks(size)):
-                    return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
-        except (KeyError, OSError):
-            pass  # no epoch is at hand, or no quick nonce
+                    return prefix + nonce + seal(nonce, plaintext, aad)
+            elif (size := len(plaintext)) <= TICK_BYTES:
+                for prefix, seal in epoch.uses:
+                    nonce = urandom(NONCE_SIZE)
+                    return prefix + nonce + seal(nonce, plaintext, aad)
+            elif size <= MAX_PLAINTEXT and epoch.draw(ticks(size)):
+                return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
         plaintext = check_plaintext(plaintext)
         epoch = self._epoch(ticks(len(plaintext)))
         return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
@@ -118,30 +127,36 @@ class TenantKeys(ProcessBound):
         `KeyNotFound` for a version that the ring never had, `KeyUnavailable` for one that is not
         enabled; and what the store or the KEKs raise.
         """
-        if type(context) is bytes and len(context) < MAX_CONTEXT:
-            aad = b"\x01" + context
-        elif context is None:
-            aad = None
-        else:
-            aad = encode_context(context)
+        aad = (
+            b"\x01" + context
+            if type(context) is bytes and len(context) < MAX_CONTEXT
+            else None
+            if context is None
+            else encode_context(context)
+        )
         tried = False
         now = self._now
-        try:
-            if type(message) is bytes:
+        if type(message) is bytes:
+            prefix = message[_PREFIX]
+            try:
                 entry = self._entries[self._tenant]
-                prefix = message[_PREFIX]
                 if (opener := entry.newest).prefix != prefix:
                     opener = entry.openers[prefix]
-                if opener.deadline > now():
-                    unseal = opener.open
+            except KeyError:
+                opener = NO_OPENER
+            if opener.deadline > now():
+                unseal = opener.open
+                try:
                     if len(message) <= SLICED:
                         return unseal(message[_NONCE], message[_BODY], aad)
                     if len(message) <= MAX_MESSAGE:
                         return unseal(message[_NONCE], body_of(message), aad)
-        except (KeyError, ValueError):
-            pass  # no opener is at hand, or the message is cut off in its nonce
-        except InvalidTag:
-            tried = len(message) >= OVERHEAD  # else it is cut off after it
+                except InvalidTag:
+                    tried = len(message) >= OVERHEAD  # else it is cut off after its nonce
+                except ValueError:
+                    if len(message) >= OVERHEAD:
+                        raise
+                    # It is cut off in its nonce.
         return self._open(message, aad, tried=tried)
 
     def encrypt_many(
@@ -180,7 +195,7 @@ class TenantKeys(ProcessBound):
                 plains += self._open_run(items[run], given[run])
                 if len(plains) == done:
                     plains.append(self.decrypt(items[done], given[done]))
-        except KMSError:
+        except BaseException:
             plains.clear()  # else a traceback that shows variables shows plaintexts
             raise
         return plains
@@ -202,21 +217,16 @@ class TenantKeys(ProcessBound):
         return messages
 
     def _open_run(self, messages: list[Buffer], contexts: list[Context]) -> list[bytes]:
-        """Open the first of these, up to one that is large, no plain bytes, or has no opener."""
+        """Open the first of these, up to one that `decrypt` has to look at."""
         plains: list[bytes] = []
         entry = self._entries.get(self._tenant)
         if entry is None:
             return plains
-        failed = False
         try:
             _open_small(entry, messages, contexts, self._now(), plains)
-        except ValueError:
-            pass  # cut off in its nonce, or a context that is none
-        except InvalidTag:
-            failed = len(messages[len(plains)]) >= OVERHEAD  # else it is cut off after its nonce
-        if failed:
+        except BaseException:
             plains.clear()
-            raise DecryptionFailed(FAILED, subject=self._tenant)
+            raise
         return plains
 
     def warm(self) -> None:
@@ -298,7 +308,7 @@ class TenantKeys(ProcessBound):
 def _open_small(
     entry: Entry, messages: list[Buffer], contexts: list[Context], now: float, plains: list[bytes]
 ) -> None:
-    """Append what is opened to `plains`, up to a message that is large or has no opener."""
+    """Append what is opened to `plains`, up to what is large, has no opener or does not open."""
     known: bytes | None = None
     unseal = NO_OPENER.open
     for message, context in zip(messages, contexts, strict=True):
@@ -316,7 +326,14 @@ def _open_small(
             if opener.deadline <= now:
                 break
             known, unseal = prefix, opener.open
-        plains.append(unseal(message[_NONCE], message[_BODY], aad))
+        try:
+            plains.append(unseal(message[_NONCE], message[_BODY], aad))
+        except InvalidTag:
+            break
+        except ValueError:
+            if len(message) >= OVERHEAD:
+                raise
+            break  # it is cut off in its nonce
 
 
 class WarmKeys(TenantKeys):

@@ -6,11 +6,14 @@ import asyncio
 import inspect
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any, TypeVar
 
 import pytest
@@ -29,7 +32,9 @@ from sentra_kms.errors import (
     UnsupportedOperation,
 )
 from sentra_kms.events import Event, actor
+from sentra_kms.keys import aio as aio_module
 from sentra_kms.keys.aio import SMALL, THREADS, AsyncKeyManager, AsyncTenantKeys
+from sentra_kms.keys.info import RingInfo
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.tenant_keys import TenantKeys, WarmKeys
 from sentra_kms.runtime import KMS
@@ -660,6 +665,36 @@ def test_close_with_work_under_way_ends_every_task(kms: KMS) -> None:
     assert UnsupportedOperation in kinds
     until(lambda: not any(t.name.startswith("sentra-kms-aio") for t in threading.enumerate()))
     assert kms.keys._cache.entries == {}
+
+
+def test_signal_handler_that_closes_while_work_is_given_to_a_thread_does_not_hang(
+    kms: KMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler interrupts the loop's own thread, which holds what hands out the work."""
+
+    class Interrupted(ThreadPoolExecutor):
+        def _adjust_thread_count(self) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+            super()._adjust_thread_count()
+
+    def handler(_: int, frame: FrameType | None) -> None:
+        kms.close()
+
+    async def work() -> object:
+        (outcome,) = await asyncio.gather(kms.keys.aio.rotate("acme"), return_exceptions=True)
+        with pytest.raises(UnsupportedOperation, match="closed"):
+            await kms.keys.aio.encrypt("acme", b"x")
+        return outcome
+
+    def child() -> bytes:  # where it may hang
+        signal.signal(signal.SIGUSR1, handler)
+        outcome = run(work())
+        assert isinstance(outcome, (RingInfo, UnsupportedOperation))
+        until(lambda: not any(t.name.startswith("sentra-kms-aio") for t in threading.enumerate()))
+        return b"closed"
+
+    monkeypatch.setattr(aio_module, "ThreadPoolExecutor", Interrupted)
+    assert in_fork(child) == b"closed"
 
 
 def test_several_loops_share_one_manager(kms: KMS) -> None:

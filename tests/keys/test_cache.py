@@ -323,6 +323,19 @@ def test_rotation_elsewhere_is_in_force_within_the_rings_ttl(key_site: Site) -> 
     assert version_in(here.keys.encrypt("acme", b"x")) == 2
 
 
+def test_rotation_elsewhere_is_in_force_for_batches_as_soon(key_site: Site) -> None:
+    """A batch after the TTL is sealed under the new version, from its first message on."""
+    here, elsewhere = key_site.open(), key_site.open()
+    here.keys.create("acme")
+    sizes = [1, 2**14, 2**14 + 1, 2**16]
+    plains = [bytes(size) for size in sizes] * 2
+    assert {version_in(box) for box in here.keys.encrypt_many("acme", plains)} == {1}
+    elsewhere.keys.rotate("acme")
+    assert {version_in(box) for box in here.keys.encrypt_many("acme", plains)} == {1}
+    key_site.clock.advance(60)
+    assert {version_in(box) for box in here.keys.encrypt_many("acme", plains)} == {2}
+
+
 def test_warm_reader_opens_a_newer_version_at_once(key_site: Site) -> None:
     """A message of a version that the held ring lacks forces a look, long before the TTL."""
     here, elsewhere = key_site.open(), key_site.open()

@@ -236,9 +236,9 @@ class Paused(dict[str, int]):
         super().__init__()
         self._meanwhile = meanwhile
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def __contains__(self, key: object) -> bool:
         """Look, and come back late with what was there."""
-        found = super().get(key, default)
+        found = super().__contains__(key)
         meanwhile, self._meanwhile = self._meanwhile, None
         if meanwhile is not None:
             meanwhile()

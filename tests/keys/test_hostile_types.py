@@ -83,6 +83,20 @@ def test_message_is_what_it_holds_and_not_what_it_says(memory_kms: KMS) -> None:
             attempt(Liar(b"?" + message[1:]))
 
 
+def test_message_that_shows_another_when_it_is_cut_opens_as_what_it_holds(memory_kms: KMS) -> None:
+    """A subclass's own idea of its parts is not asked for, cold or warm."""
+    acme = memory_kms.keys.tenant("acme")
+    message, other = acme.encrypt(b"held"), acme.encrypt(b"shown")
+
+    class Shows(bytes):
+        def __getitem__(self, key: Any) -> Any:
+            return other[key]
+
+    for _ in range(2):
+        assert acme.decrypt(Shows(message)) == b"held"
+        assert acme.decrypt_many([other, Shows(message)]) == [b"shown", b"held"]
+
+
 def test_released_view_is_malformed(memory_kms: KMS) -> None:
     """A memoryview that shows nothing any more is told as any other wrong input."""
     acme = memory_kms.keys.tenant("acme")

@@ -188,6 +188,10 @@ def test_edited_prefix_is_refused_by_a_reader_that_just_opened_it(
     for _ in range(2):
         with pytest.raises(DecryptionFailed):
             acme.decrypt(bytes(changed))
+        with pytest.raises(DecryptionFailed):
+            acme.decrypt_many([message, bytes(changed)])  # also after one with the right prefix
+        with pytest.raises(DecryptionFailed):
+            acme.decrypt_many([bytes(changed), message])
         assert acme.decrypt(message) == b"plaintext"
 
 
@@ -279,6 +283,24 @@ def test_version_that_is_not_enabled_decrypts_nothing(key_site: Site, state: str
         assert kms.keys.decrypt("acme", new) == b"new"
 
 
+@pytest.mark.parametrize("state", ["disabled", "scheduled", "destroyed"])
+def test_batch_looks_at_the_time_that_its_keys_have(key_site: Site, state: str) -> None:
+    """What was changed elsewhere is in force for batches within the ring's TTL, too."""
+    kms = key_site.open(cache={"ring_ttl": "60s", "key_ttl": "1d"})
+    kms.keys.create("acme")
+    messages = kms.keys.encrypt_many("acme", [b"old"] * 300)
+    kms.keys.rotate("acme")
+    messages += kms.keys.encrypt_many("acme", [b"new"])
+    assert kms.keys.decrypt_many("acme", messages) == [b"old"] * 300 + [b"new"]
+    key_site.set_state(1, state)
+    key_site.clock.advance(60)
+    with pytest.raises(KeyUnavailable, match=f"version 1 of tenant 'acme' is {state}"):
+        kms.keys.decrypt_many("acme", messages)
+    with pytest.raises(KeyUnavailable, match=f"version 1 of tenant 'acme' is {state}"):
+        kms.keys.decrypt_many("acme", messages[::-1])
+    assert kms.keys.decrypt_many("acme", messages[300:]) == [b"new"]
+
+
 def test_version_enabled_again_decrypts_again(key_site: Site) -> None:
     """Disabling is undone by enabling, within the ring's TTL."""
     kms = key_site.open()
@@ -344,6 +366,8 @@ def test_each_context_opens_its_own_message_only(memory_kms: KMS) -> None:
                 assert memory_kms.keys.decrypt("acme", message, given) == b"x"
             else:
                 assert type(refused(memory_kms, message, given)) is DecryptionFailed
+                with pytest.raises(DecryptionFailed):
+                    memory_kms.keys.decrypt_many("acme", [message] * 2, [sealed, given])
 
 
 def test_order_of_a_mapping_does_not_matter(memory_kms: KMS) -> None:

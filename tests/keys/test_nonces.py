@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -260,7 +261,7 @@ def test_salt_ends_after_a_gib_of_plaintext(memory_kms: KMS, size: int, fit: int
 
 def no_getrandom(*_: object) -> bytes:
     """Do what a sandbox does."""
-    raise PermissionError
+    raise PermissionError(errno.EPERM, "refused")
 
 
 def test_nonces_are_drawn_where_there_is_no_getrandom(monkeypatch: pytest.MonkeyPatch) -> None:
