@@ -16,6 +16,7 @@ from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import connection
 from sentra_kms_vault.keeper import Keeper
 from sentra_kms_vault.login import Login, Token
+from sentra_kms_vault.mounts import Mounts
 from sentra_kms_vault.settings import VaultSettings
 from sentra_kms_vault.transport import ANSWER_LIMIT, Transport
 
@@ -35,6 +36,7 @@ class Vault:
             development=host.development,
             resolve=host.resolve,
         )
+        self.mounts = Mounts()
         self._transport = Transport(self.connection, host.name)
         self.keeper = Keeper(host.name, _BACKGROUND_TIMEOUT)
         means = Means(host, self.connection, self._call_without_token, self._call_with)

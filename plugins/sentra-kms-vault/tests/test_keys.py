@@ -165,7 +165,7 @@ def test_namespace_is_sent_and_recorded(site: _Site) -> None:
             f"team/one/{site.mount}/keys/kek"
         )
         bench.close()
-        assert len(proxy.requests()) == 3
+        assert len(proxy.requests()) == 4
         assert all(b"X-Vault-Namespace: team/one\r\n" in each for each in proxy.requests())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +14,7 @@ from sentra_kms import (
     NotFound,
     ServiceUnavailable,
 )
+from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, ask, vendor_error
 from sentra_kms_vault.login import Token
 
@@ -105,6 +105,8 @@ def _line(value: str) -> str:
 
 def part_of(answer: object, part: str, kind: type[_T]) -> _T:
     """Return a part of an answer that is known by its form; raises `ServiceUnavailable`."""
-    with suppress(msgspec.ValidationError, KeyError):  # its message may quote the answer
-        return msgspec.convert(msgspec.convert(answer, dict[str, object])[part], kind)
-    raise ServiceUnavailable(_NO_ANSWER)
+    parts = understood(answer, dict[str, object]) or {}
+    found = understood(parts.get(part), kind)
+    if found is None:
+        raise ServiceUnavailable(_NO_ANSWER)
+    return found
