@@ -162,7 +162,7 @@ def test_another_version_2_has_no_missing_rings(site: Site) -> None:
 
 
 def test_mount_that_is_put_right_is_used(site: Site) -> None:
-    """After an engine that was refused another that is fit is used in its place, without a restart."""
+    """An engine that is fit is used in the place of one that was refused, without a restart."""
     site.put("kv")
     assert "KV version 1" in told(ConfigurationError, lambda: site.binding.load_ring("acme"))
     site.put("kv", options=_OPTIONS)
