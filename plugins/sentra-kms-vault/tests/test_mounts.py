@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sentra_kms_vault.mounts import Mounts
-from vault_user import MakeUser, until
+from vault_user import MakeUser
 
 from sentra_kms import (
     ConfigurationError,
@@ -25,7 +25,7 @@ from sentra_kms.hooktypes import SecretRequest
 from sentra_kms.reference import Reference
 from sentra_kms.testing import Bench
 from tests.servers.scripted import Scripted, http
-from tests.servers.vault_server import Vault, VaultError
+from tests.servers.vault_server import Vault
 
 pytestmark = pytest.mark.server
 
@@ -64,7 +64,9 @@ class Site:
         self.vault.delete(f"sys/mounts/{self.mount}")
         self.vault.write(f"sys/mounts/{self.mount}", type=kind, **given)
         if given.get("options") == _OPTIONS:
-            until(self._serves)
+            # The engine makes itself versioned first.
+            config = f"{self.mount}/config"
+            self.vault.wait_until(lambda: self.vault.write(config, max_versions=0))
 
     def later(self) -> None:
         """Let as much time go by as an answer is believed for."""
@@ -88,13 +90,6 @@ class Site:
             lambda: self.binding.list_rings(None, 10),
             lambda: self.binding.purge_ring_history("acme"),
         ]
-
-    def _serves(self) -> bool:
-        try:  # the engine makes itself versioned first
-            self.vault.write(f"{self.mount}/config", max_versions=0)
-        except VaultError:
-            return False
-        return True
 
 
 @pytest.fixture
