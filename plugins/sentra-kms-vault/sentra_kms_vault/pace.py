@@ -43,7 +43,7 @@ class _Refusal(NamedTuple):
 class Pace:
     """Remembers what Vault refused of one backend; credentials are kept as keyed hashes.
 
-    Used by one thread at a time. `clock` returns monotonic seconds.
+    Has no lock, which a fork could leave locked, and needs none. `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,8 +78,8 @@ class Pace:
         pause = first if before is None else min(before.pause * 2, longest)
         until = self._clock() + pause * random.uniform(1, _UNEVEN)  # noqa: S311 - no secret
         self._refused.pop(mark, None)
-        while len(self._refused) >= _REMEMBERED:
-            self._refused.pop(next(iter(self._refused)))
+        for old in list(self._refused)[: 1 - _REMEMBERED]:
+            self._refused.pop(old, None)
         self._refused[mark] = refusal = _Refusal(error, until, pause)
         return refusal
 

@@ -13,6 +13,7 @@ from sentra_kms.context import WrapContext
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, ask, refused
+from sentra_kms_vault.mounts import Mounted
 from sentra_kms_vault.transit_errors import AEAD, NO_TYPE, TransitErrors
 from sentra_kms_vault.transit_forms import decode, encode, is_key_name, version_of
 from sentra_kms_vault.vault import Vault
@@ -146,20 +147,23 @@ class Engine:
         ask_for = Transit(call).decrypt_data
         return self._batch("to unwrap under", key, call, ask_for, given, material)
 
-    def mounted(self, call: Call) -> str | None:
-        """Return the type of the engine at the mount, `None` if the token may not know."""
+    def is_mounted(self, call: Call) -> bool | None:
+        """Whether a transit engine is at the mount, `None` if the token may not know."""
         found = self._vault.mounts.at(self._mount, call, anew=True)
-        return None if found is None else found.type
+        return None if found is None else self._is_transit(found)
 
     def _prove(self, call: Call) -> None:
         """Raise `ConfigurationError` if no transit engine is there, or another one than before."""
         found = self._vault.mounts.at(self._mount, call)
         if found is None:
             return  # the token may not know; what it asks for tells the rest
-        if found.type != "transit" or found.place != self._mount:
+        if not self._is_transit(found):
             raise self.errors.no_transit()
         if not self._vault.mounts.is_the_proved_one(self._mount, found):
             raise self.errors.mounted_anew()
+
+    def _is_transit(self, found: Mounted) -> bool:
+        return found.type == "transit" and found.place == self._mount
 
     def _misplaced(self, call: Call) -> KMSError | None:
         try:
