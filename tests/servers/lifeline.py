@@ -23,9 +23,13 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server under a shell that ends it, by the signal `stop`, when our end of a pipe closes.
 
-    So it does not outlive this process.
+    So it does not outlive this process. The shell ends when the server does, with its status.
     """
-    script = f'"$@" & server=$!; read -r _; kill -{stop} "$server" 2>/dev/null; wait "$server"'
+    script = (
+        'exec 3<&0; "$@" 3<&- & server=$!; '
+        f'{{ read -r _ <&3; kill -{stop} "$server"; }} 2>/dev/null & watch=$!; exec 3<&-; '
+        'wait "$server"; ended=$?; kill "$watch" 2>/dev/null; exit "$ended"'
+    )
     given: dict[str, Any] = dict(user or {})
     with subprocess.Popen(
         ["sh", "-c", script, "sh", *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,

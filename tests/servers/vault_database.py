@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from tests.needs import need
 from tests.servers import postgres, vault_server
@@ -64,6 +65,12 @@ class Database:
             return -1
         found: int = answer["data"]["ttl"]
         return found
+
+    def lasts(self, lease: str) -> timedelta:
+        """Return how long a lease lives in all, with what it was prolonged by."""
+        found = self.vault.ask("PUT", "sys/leases/lookup", {"lease_id": lease})["data"]
+        made, ends = (datetime.fromisoformat(found[each]) for each in ("issue_time", "expire_time"))
+        return ends - made
 
     def revoke(self, role: str) -> None:
         """Revoke every lease of a role, as an operator does."""

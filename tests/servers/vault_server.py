@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -62,6 +63,7 @@ class Vault:
         self.token = token
         self.audit_log = None if audit_log is None else AuditLog(audit_log)
         self._pool = urllib3.PoolManager(retries=False, timeout=60.0)
+        self.process: subprocess.Popen[bytes] | None = None  # none of one at VAULT_ADDR
 
     @property
     def port(self) -> int:
@@ -123,6 +125,10 @@ class Vault:
             if all(part in request.get("path", "") for part in parts)
         ]
 
+    def wait_until(self, ready: Callable[[], object]) -> None:
+        """Call `ready` until it raises nothing, as long as the server runs."""
+        wait_until(ready, self.process)
+
     def list(self, path: str) -> list[str]:
         """Return the keys under a path."""
         try:
@@ -161,7 +167,8 @@ def running(plugins: Path | None = None) -> Iterator[Vault]:
         serving(words, env=_environment(home)) as process,
     ):
         vault = Vault(f"http://127.0.0.1:{port}", ROOT_TOKEN, Path(home) / "audit.log")
-        wait_until(lambda: vault.read("sys/health"), process)
+        vault.process = process
+        vault.wait_until(lambda: vault.read("sys/health"))
         _mount_transit(vault)
         _audit(vault)
         yield vault
@@ -177,7 +184,7 @@ class KeptVault(Vault):
         self._program = program
         self._home = home
         self._key = ""
-        self._process: ExitStack | None = None
+        self._running: ExitStack | None = None
         self._pid_file = home / "pid"
         cluster = f"127.0.0.1:{free_port()}"
         listener: dict[str, object] = {
@@ -212,7 +219,7 @@ class KeptVault(Vault):
         self._key, self.token = made["keys_base64"][0], made["root_token"]
         self.unseal()
         self.write("sys/mounts/secret", type="kv", options={"version": "2"})
-        wait_until(lambda: self.write("secret/config", max_versions=0))
+        self.wait_until(lambda: self.write("secret/config", max_versions=0))
         _mount_transit(self)
         _audit(self)
         return self
@@ -222,16 +229,17 @@ class KeptVault(Vault):
 
     def start(self) -> None:
         """Start it; it is sealed then."""
-        self._process = ExitStack()
+        self._running = ExitStack()
         words = [str(self._program), "server", f"-config={self._home / 'config.json'}"]
-        process = self._process.enter_context(serving(words, env=_environment(str(self._home))))
-        wait_until(lambda: self.read("sys/seal-status"), process)
+        run = serving(words, env=_environment(str(self._home)))
+        self.process = self._running.enter_context(run)
+        self.wait_until(lambda: self.read("sys/seal-status"))
 
     def stop(self) -> None:
         """Stop it as an operator does."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -246,7 +254,7 @@ class KeptVault(Vault):
     def unseal(self) -> None:
         """Unseal it, and wait until it serves."""
         self.ask("PUT", "sys/unseal", {"key": self._key})
-        wait_until(lambda: self.read("sys/health"))
+        self.wait_until(lambda: self.read("sys/health"))
 
 
 @contextmanager

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
-
 import msgspec
 from hvac.api.auth_methods import Token as TokenApi
 from hvac.api.system_backend import Health
@@ -16,6 +13,7 @@ from sentra_kms_vault.auth.answers import token_of_lookup
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.documents import understood
+from sentra_kms_vault.environment import goes_in_plain
 from sentra_kms_vault.failures import ask
 from sentra_kms_vault.login import Token
 from sentra_kms_vault.vault import Vault
@@ -68,8 +66,7 @@ class Diagnosis(PartHooks):
 
     def _connection(self) -> list[Finding]:
         connection = self._vault.connection
-        address = urlsplit(connection.address)
-        if address.scheme == "http" and not _is_here(address.hostname or ""):
+        if goes_in_plain(connection):
             return [
                 Finding(
                     "warning",
@@ -79,7 +76,7 @@ class Diagnosis(PartHooks):
                     "use https://, or an agent on this machine",
                 )
             ]
-        if address.scheme == "https" and not connection.verify:
+        if connection.address.startswith("https:") and not connection.verify:
             return [
                 Finding(
                     "warning",
@@ -134,12 +131,3 @@ class Diagnosis(PartHooks):
 def _health(call: Call) -> _HealthAnswer:
     answer = Health(call).read_health_status(standby_ok=True, method="GET")
     return understood(answer, _HealthAnswer) or _HealthAnswer()
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -19,9 +19,13 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 def understood(answer: object, kind: type[_T]) -> _T | None:
-    """Return an answer as what it should be, `None` if it is not."""
+    """Return an answer as what it should be, `None` if it is not.
+
+    >>> understood({"7": "x"}, dict[int, str])
+    {7: 'x'}
+    """
     with suppress(msgspec.ValidationError):  # its message may quote the answer
-        return msgspec.convert(answer, kind)
+        return msgspec.convert(answer, kind, str_keys=True)  # numbers are no keys in JSON
     return None
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Literal
 
 import msgspec
-from hvac.utils import format_url
 
 from sentra_kms import (
-    AccessDenied,
     ConfigurationError,
     KMSError,
     MalformedInput,
-    NotFound,
     SecretNotFound,
     ServiceUnavailable,
 )
@@ -22,7 +18,8 @@ from sentra_kms.hooktypes import Finding
 from sentra_kms.reference import Reference
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.documents import understood
-from sentra_kms_vault.failures import Refused, ask, vendor_error
+from sentra_kms_vault.failures import Refused, vendor_error
+from sentra_kms_vault.mounts import Mounted, Mounts
 
 Engine = Literal["kv-v2", "kv-v1", "dynamic"]
 _NAMES = {
@@ -41,28 +38,18 @@ class Place(msgspec.Struct, frozen=True):
     path: str
 
 
-class _Mount(msgspec.Struct, frozen=True):
-    path: str
-    type: str
-    options: dict[str, str] | None = None
-
-
-class _Mounted(msgspec.Struct, frozen=True):
-    data: _Mount
-
-
 class Engines:
     """The engines of the backend `name`, as its settings declare them."""
 
-    def __init__(self, name: str, mounts: Mapping[str, Engine]) -> None:
+    def __init__(self, name: str, declared: Mapping[str, Engine], mounts: Mounts) -> None:
         self._name = name
-        self._mounts = dict(mounts)
-        self._seen: set[str] = set()
+        self._declared = dict(declared)
+        self._mounts = mounts
 
     @property
     def makes_on_demand(self) -> bool:
         """Whether an engine of that kind is declared."""
-        return "dynamic" in self._mounts.values()
+        return "dynamic" in self._declared.values()
 
     def place(self, reference: Reference) -> Place:
         """Return where a reference leads: the longest mount that is declared, or KV version 2.
@@ -76,81 +63,67 @@ class Engines:
             )
         for length in range(len(segments) - 1, 0, -1):
             mount = "/".join(segments[:length])
-            if mount in self._mounts:
-                return Place(mount, self._mounts[mount], "/".join(segments[length:]))
+            if mount in self._declared:
+                return Place(mount, self._declared[mount], "/".join(segments[length:]))
         return Place(segments[0], "kv-v2", "/".join(segments[1:]))
 
     def verify(self, place: Place, subject: str, call: Call) -> None:
-        """Raise unless the engine is what it is taken to be; asks once for each mount.
+        """Raise `ConfigurationError` unless the engine is what it is taken to be.
 
         For an answer that nothing is there, which says nothing where another engine gave it. What
         may not be looked at is taken as it is declared.
         """
-        if place.mount in self._seen:
-            return
-        problem: str | None = None
-        with suppress(AccessDenied):
-            problem = self._problem(place.mount, place.engine, call)
+        found = self._mounts.at(place.mount, call)
+        problem = None if found is None else _problem(place.mount, place.engine, found)
         if problem is not None:
             raise ConfigurationError(f"{subject}: {problem}")
-        self._seen.add(place.mount)
 
     def check(self, call: Call) -> list[Finding]:
         """Return what is to be said of each declared mount."""
-        found: list[Finding] = []
-        for mount, engine in self._mounts.items():
-            subject = f"{self._name}://{mount}"
-            try:
-                problem = self._problem(mount, engine, call)
-            except AccessDenied:
-                found.append(
-                    Finding(
-                        "warning",
-                        subject,
-                        "cannot be looked at with this token",
-                        "let its policies grant something under this mount, or correct `mounts`",
-                    )
-                )
-            except KMSError as error:
-                found.append(Finding("error", subject, error.message))
-            else:
-                level: Literal["ok", "error"] = "ok" if problem is None else "error"
-                found.append(Finding(level, subject, problem or f"is {_NAMES[engine]}"))
-        return found
+        return [self._about(mount, engine, call) for mount, engine in self._declared.items()]
 
-    def _problem(self, mount: str, engine: Engine, call: Call) -> str | None:
-        """Return what is wrong with a mount, `None` if nothing is."""
-        answer = ask(
-            f"to look at the mount '{mount}'",
-            lambda: call.get(format_url("/v1/sys/internal/ui/mounts/{mount}", mount=mount)),
-            missing=NotFound,
-        )
-        mounted = understood(answer, _Mounted)
-        if mounted is None:
-            raise ServiceUnavailable("what Vault says of a mount is not understood")
-        found = mounted.data
-        if found.path.strip("/") != mount:
-            return (
-                f"the engine is mounted at '{found.path.strip('/')}' and not at '{mount}': "
-                "correct the backend's `mounts`"
+    def _about(self, mount: str, engine: Engine, call: Call) -> Finding:
+        subject = f"{self._name}://{mount}"
+        try:
+            found = self._mounts.at(mount, call, anew=True)
+        except KMSError as error:
+            return Finding("error", subject, error.message)
+        if found is None:
+            return Finding(
+                "warning",
+                subject,
+                "cannot be looked at with this token",
+                "let its policies grant something under this mount, or correct `mounts`",
             )
-        if _fits(found, engine):
-            return None
-        version = (found.options or {}).get("version")
+        problem = _problem(mount, engine, found)
+        if problem is not None:
+            return Finding("error", subject, problem)
+        return Finding("ok", subject, f"is {_NAMES[engine]}")
+
+
+def _problem(mount: str, engine: Engine, found: Mounted) -> str | None:
+    """Return what is wrong with a mount, `None` if nothing is."""
+    if found.place != mount:
         return (
-            f"the engine at '{mount}' is of type {found.type}"
-            + (f", version {version}" if version else "")
-            + f", and not {_NAMES[engine]}: correct the backend's `mounts`"
+            f"the engine is mounted at '{found.place}' and not at '{mount}': "
+            "correct the backend's `mounts`"
         )
+    if _fits(found, engine):
+        return None
+    version = found.kv_version
+    return (
+        f"the engine at '{mount}' is of type {found.type}"
+        + (f", version {version}" if version else "")
+        + f", and not {_NAMES[engine]}: correct the backend's `mounts`"
+    )
 
 
-def _fits(mount: _Mount, engine: Engine) -> bool:
-    second = (mount.options or {}).get("version") == "2"
+def _fits(found: Mounted, engine: Engine) -> bool:
     if engine == "kv-v2":
-        return mount.type == "kv" and second
+        return found.kv_version == 2
     if engine == "kv-v1":
-        return mount.type in {"kv", "generic", "cubbyhole"} and not second
-    return mount.type not in _NOT_DYNAMIC
+        return found.kv_version == 1 or found.type == "cubbyhole"
+    return found.type not in _NOT_DYNAMIC
 
 
 def explain(refusal: Refused, subject: str) -> KMSError | None:

@@ -5,9 +5,11 @@ Read here and nowhere else: hvac reads some of them when it is imported and igno
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,6 +31,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     client_key: str | None
     server_name: str | None
     verify: bool
+    may_be_plain: bool
     proxy: str | None
     max_connections: int
 
@@ -46,7 +49,8 @@ def connection(
     A setting comes before a variable, and `VAULT_X` before `BAO_X`; an empty variable is none. To
     settings that say whom to trust, or who we are, no variable adds anything.
     Raises `ConfigurationError` if no address is given, a variable is no boolean, a client key
-    comes without its certificate, or verification is turned off outside development.
+    comes without its certificate, or verification is turned off outside development; and if
+    requests would go to another machine without TLS there, unless a setting says so.
     """
     tls = settings.tls
     variable = partial(_variable, environment)
@@ -61,6 +65,7 @@ def connection(
         client_key=_path(tls.client_key, resolve) or (None if shows else variable("CLIENT_KEY")),
         server_name=_server_name(tls.server_name or variable("TLS_SERVER_NAME"), name),
         verify=not _skips(tls.skip_verify, variable("SKIP_VERIFY"), name, development=development),
+        may_be_plain=development or tls.allow_plain_http,
         proxy=_proxy(settings.proxy or variable("PROXY_ADDR", "HTTP_PROXY"), name),
         max_connections=settings.max_connections,
     )
@@ -70,7 +75,35 @@ def connection(
             "tls.client_certificate",
             backend=name,
         )
+    if goes_in_plain(found) and not found.may_be_plain:
+        raise ConfigurationError(
+            f"backend '{name}' has an address of http:// that is not of this machine, or a proxy "
+            "to one: whoever is on the way could read tokens, keys and secrets. Use https://, or "
+            "an agent on this machine; tls.allow_plain_http lets it be",
+            backend=name,
+        )
     return found
+
+
+def goes_in_plain(connection: Connection) -> bool:
+    """Whether requests leave this machine without TLS."""
+    if not connection.address.startswith("http:"):
+        return False
+    hops = [connection.address, *([] if connection.proxy is None else [connection.proxy])]
+    return not all(is_here(each) for each in hops)
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL is of this machine: `localhost`, or an address of loopback.
+
+    >>> [is_here(f"http://{host}:8200") for host in ("127.0.0.1", "[::1]", "127.0.0.1.example")]
+    [True, True, False]
+    """
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name; or no URL, and nobody knows where it would go
+        return False
 
 
 def _variable(environment: Mapping[str, str], *names: str) -> str | None:

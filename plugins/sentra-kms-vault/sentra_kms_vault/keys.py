@@ -70,8 +70,7 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     @hookimpl
     def check(self, timeout: float) -> list[Finding]:
         """Ask what is mounted, and tell of the keys that were in use."""
-        found = self._engine.mounted(self._vault.call(timeout))
-        findings = [self._about_mount(found)]
+        findings = [self._about_mount(self._engine.is_mounted(self._vault.call(timeout)))]
         return findings + [self._about_key(*each) for each in list(self._seen.items())]
 
     def _wrap(
@@ -119,12 +118,12 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
             return end
         return WrappedKey(end, self._engine.key_id(key), version_of(end))
 
-    def _about_mount(self, kind: str | None) -> Finding:
+    def _about_mount(self, fits: bool | None) -> Finding:  # noqa: FBT001
         name = self._vault.name
-        if kind == "transit":
+        if fits:
             told = f"the transit engine at '{self._mount}' is there, and the token has rights in it"
             return Finding("ok", name, told)
-        if kind is not None:
+        if fits is not None:
             wrong: ConfigurationError = self._engine.errors.no_transit()
             return Finding("error", name, wrong.message)
         return Finding(

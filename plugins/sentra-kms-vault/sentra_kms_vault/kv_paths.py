@@ -9,6 +9,7 @@ from hvac.api.secrets_engines import KvV2
 
 from sentra_kms import ServiceUnavailable
 from sentra_kms_vault.call import Call
+from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, Unanswered
 from sentra_kms_vault.kv_form import is_of, save_of
 from sentra_kms_vault.ring_mount import RingMount
@@ -181,11 +182,10 @@ class KvPaths:
         return f"{self._prefix}/{name}" if name else self._prefix
 
     def _understand(self, answer: dict[str, object], form: type[_T]) -> _T:
-        try:
-            return msgspec.convert(answer, form, strict=False)
-        except msgspec.ValidationError:
-            pass
-        self._mount.prove(self._call)
+        found = understood(answer, form)
+        if found is not None:
+            return found
+        self._mount.prove(self._call, anew=True)
         raise Unanswered(
             ServiceUnavailable,
             "its answer is none of an engine KV version 2: look at the address and at proxies",

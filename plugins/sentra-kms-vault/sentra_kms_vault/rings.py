@@ -41,7 +41,7 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
 
     def __init__(self, vault: Vault, settings: RingSettings) -> None:
         self._vault = vault
-        self._mount = RingMount(vault.name, settings.mount)
+        self._mount = RingMount(vault.name, settings.mount, vault.mounts)
         self._prefix = settings.prefix
 
     @hookimpl

@@ -55,7 +55,7 @@ class Secrets(SecretHooks, PartHooks):
 
     def __init__(self, vault: Vault, mounts: Mapping[str, Engine]) -> None:
         self._vault = vault
-        self._engines = Engines(vault.name, mounts)
+        self._engines = Engines(vault.name, mounts, vault.mounts)
         self._leases = Leases(vault)
 
     @hookimpl

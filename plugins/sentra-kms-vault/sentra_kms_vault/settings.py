@@ -148,6 +148,13 @@ class Tls(_Table, frozen=True):
         bool | None,
         Meta(description="Accept any certificate; in development only. VAULT_SKIP_VERIFY."),
     ] = None
+    allow_plain_http: Annotated[
+        bool,
+        Meta(
+            description="Let an address outside development be http:// although it is not of "
+            "this machine: who is on the way can read tokens, keys and secrets."
+        ),
+    ] = False
 
 
 class RingSettings(_Table, frozen=True):

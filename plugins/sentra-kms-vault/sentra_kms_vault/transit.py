@@ -13,6 +13,7 @@ from sentra_kms.context import WrapContext
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, ask, refused
+from sentra_kms_vault.mounts import Mounted
 from sentra_kms_vault.transit_errors import AEAD, NO_TYPE, TransitErrors
 from sentra_kms_vault.transit_forms import decode, encode, is_key_name, version_of
 from sentra_kms_vault.vault import Vault
@@ -40,14 +41,6 @@ class KeyState(msgspec.Struct, frozen=True):
 class _Key(msgspec.Struct, frozen=True):
     data: KeyState
     mount_type: str = ""  # of Vault from 1.17 on
-
-
-class _Mount(msgspec.Struct, frozen=True):
-    type: str
-
-
-class _Mounted(msgspec.Struct, frozen=True):
-    data: _Mount
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -86,7 +79,6 @@ class Engine:
     def __init__(self, vault: Vault, mount: str) -> None:
         self._vault = vault
         self._mount = mount
-        self._seen_mounted = False
         self.errors = TransitErrors(vault.name, mount)
 
     def key_id(self, key: str) -> str:
@@ -106,17 +98,12 @@ class Engine:
         Raises `KeyNotFound`, and `ConfigurationError` for a key that cannot be one.
         """
         subject = self.subject(key)
-
-        def bare(refusal: Refused) -> KMSError | None:
-            if refusal.status == 404 and not refusal.texts and not refusal.body.get("warnings"):
-                return self._other_engine(call) or self.errors.key_not_found(key)
-            return self.errors.of(key, refusal)
-
+        self._prove(call)
         answer = ask(
             f"to read the key of the KEK {subject}",
             lambda: Transit(call).read_key(key, mount_point=self._mount),
             missing=KeyNotFound,
-            special=bare,
+            special=lambda refusal: self._told(key, refusal, call),
         )
         found = self._understood(answer, _Key)
         if found.mount_type not in {"", "transit"}:  # a secret that looks like a key
@@ -142,7 +129,7 @@ class Engine:
             return None if version_of(found) is None else found
 
         ask_for = Transit(call).encrypt_data
-        return self._batch("to wrap under", key, ask_for, given, ciphertext, type=NO_TYPE)
+        return self._batch("to wrap under", key, call, ask_for, given, ciphertext, type=NO_TYPE)
 
     def decrypt(
         self, key: str, items: Sequence[tuple[bytes, WrapContext]], call: Call
@@ -157,35 +144,45 @@ class Engine:
             data = decode(item.plaintext)
             return None if data is None else KeyMaterial(data)
 
-        return self._batch("to unwrap under", key, Transit(call).decrypt_data, given, material)
+        ask_for = Transit(call).decrypt_data
+        return self._batch("to unwrap under", key, call, ask_for, given, material)
 
-    def mounted(self, call: Call) -> str | None:
-        """Return the type of the engine at the mount, `None` if the token may not know."""
+    def is_mounted(self, call: Call) -> bool | None:
+        """Whether a transit engine is at the mount, `None` if the token may not know."""
+        found = self._vault.mounts.at(self._mount, call, anew=True)
+        return None if found is None else self._is_transit(found)
 
-        def look() -> object:
-            try:
-                return call.get(f"/v1/sys/internal/ui/mounts/{self._mount}")
-            except Refused as refusal:
-                if refusal.status not in {403, 404}:
-                    raise
-                return None  # nothing is there, or the token has no right in it
+    def _prove(self, call: Call) -> None:
+        """Raise `ConfigurationError` if no transit engine is there, or another one than before."""
+        found = self._vault.mounts.at(self._mount, call)
+        if found is None:
+            return  # the token may not know; what it asks for tells the rest
+        if not self._is_transit(found):
+            raise self.errors.no_transit()
+        if not self._vault.mounts.is_the_proved_one(self._mount, found):
+            raise self.errors.mounted_anew()
 
-        what = f"to tell what is mounted at '{self._mount}'"
-        answer = ask(what, look, missing=KeyNotFound, special=lambda _: None)
-        return None if answer is None else self._understood(answer, _Mounted).data.type
+    def _is_transit(self, found: Mounted) -> bool:
+        return found.type == "transit" and found.place == self._mount
 
-    def _other_engine(self, call: Call) -> KMSError | None:
-        """Return the error if it is no transit engine that has no such key; looked for once."""
-        if not self._seen_mounted:
-            if self.mounted(call) not in {None, "transit"}:
-                return self.errors.no_transit()
-            self._seen_mounted = True
+    def _misplaced(self, call: Call) -> KMSError | None:
+        try:
+            self._prove(call)
+        except KMSError as error:
+            return error
         return None
+
+    def _told(self, key: str, refusal: Refused, call: Call) -> KMSError | None:
+        """Return what a refusal is; that a key is not there only of the engine that had it."""
+        bare = refusal.status == 404 and not refusal.texts and not refusal.body.get("warnings")
+        known = self.errors.key_not_found(key) if bare else self.errors.of(key, refusal)
+        return (self._misplaced(call) or known) if isinstance(known, KeyNotFound) else known
 
     def _batch(
         self,
         what: str,
         key: str,
+        call: Call,
         operation: _Operation,
         given: list[dict[str, str]],
         understand: Callable[[_Item], _T | None],
@@ -208,7 +205,7 @@ class Engine:
             f"{what} {subject}",
             send,
             missing=KeyNotFound,
-            special=lambda refusal: self.errors.of(key, refusal),
+            special=lambda refusal: self._told(key, refusal, call),
         )
         items = self._understood(answer, _Batch).data.batch_results
         if len(items) != len(given):

@@ -84,6 +84,14 @@ class TransitErrors:
             f"'{self._name}' to the mount of one"
         )
 
+    def mounted_anew(self) -> ConfigurationError:
+        """Return the error of a transit engine that is another one than before."""
+        return ConfigurationError(
+            f"the transit engine at '{self._mount}' was mounted anew since this process began, and "
+            "the KEKs of before are not in it: restore them and restart the process, or correct "
+            f"`transit` of backend '{self._name}'"
+        )
+
     def _known(self, key: str, refusal: Refused) -> KMSError | None:
         if refusal.status == 404:
             missing = refusal.says("no handler for route")

@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 from sentra_kms import ConfigurationError, MalformedInput, ServiceUnavailable, Timeout
 from sentra_kms_vault.connections import make_pool
 from sentra_kms_vault.deadline import Deadline
-from sentra_kms_vault.environment import Connection
+from sentra_kms_vault.environment import Connection, is_here
 from sentra_kms_vault.failures import Refused, Unanswered
 
 _decode = msgspec.json.Decoder(dict[str, object], float_hook=Decimal).decode  # as it was written
@@ -60,6 +60,7 @@ class Transport:
     def __init__(self, connection: Connection, name: str) -> None:
         self._address = connection.address
         self._name = name
+        self._may_be_plain = connection.may_be_plain
         self._pool = make_pool(connection, name)
         self._slots = threading.Semaphore(connection.max_connections)
 
@@ -155,6 +156,7 @@ class Transport:
             target = urlsplit(location or "")
             if (
                 target.scheme == asked.scheme
+                and (target.scheme == "https" or self._may_be_plain or is_here(target.geturl()))
                 and target.hostname
                 and target.username is None
                 and target.port != 0

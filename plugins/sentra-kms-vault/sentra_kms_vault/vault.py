@@ -16,6 +16,8 @@ from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import connection
 from sentra_kms_vault.keeper import Keeper
 from sentra_kms_vault.login import Login, Token
+from sentra_kms_vault.mounts import Mounts
+from sentra_kms_vault.pace import pace_of
 from sentra_kms_vault.settings import VaultSettings
 from sentra_kms_vault.transport import ANSWER_LIMIT, Transport
 
@@ -35,9 +37,18 @@ class Vault:
             development=host.development,
             resolve=host.resolve,
         )
+        self.mounts = Mounts()
         self._transport = Transport(self.connection, host.name)
         self.keeper = Keeper(host.name, _BACKGROUND_TIMEOUT)
-        means = Means(host, self.connection, self._call_without_token, self._call_with)
+        where = self.connection
+        means = Means(
+            host,
+            where,
+            (where.address, where.namespace or "", repr(settings.auth)),
+            pace_of(host.state),
+            self._call_without_token,
+            self._call_with,
+        )
         method = make_method(settings.auth, means)
         self.login = Login(method, self._renew, self.keeper, self._warn)
 

@@ -16,7 +16,6 @@ from sentra_kms.reference import Reference
 from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 from sentra_kms.testing.faults import BlackHole, CutAfterRequest, Garbage
 from sentra_kms.testing.proxy import FaultProxy
-from tests.servers.lifeline import wait_until
 from tests.servers.vault_server import Vault
 
 pytestmark = pytest.mark.server
@@ -45,7 +44,7 @@ class VaultHarness(BackendHarness):
         self._policy = own
         self.server.write(f"sys/mounts/{self._transit}", type="transit")
         self.server.write(f"sys/mounts/{self._kv}", type="kv", options={"version": "2"})
-        wait_until(lambda: self.server.write(f"{self._kv}/config", cas_required=False))
+        self.server.wait_until(lambda: self.server.write(f"{self._kv}/config", cas_required=False))
         for key in ("tenants", "others"):
             self.server.write(f"{self._transit}/keys/{key}", type="aes256-gcm96")
         self._write(_FIELDS)

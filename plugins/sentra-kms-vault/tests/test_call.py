@@ -291,8 +291,8 @@ def test_no_exception_of_a_client_is_behind_an_error(service: _Service, bench: B
 def _call(service: _Service, *, repeatable: bool, timeout: float = 5.0) -> tuple[Transport, Call]:
     found = Connection(
         address=service.server.url, namespace=None, ca_file=None, ca_directory=None,
-        client_certificate=None, client_key=None, server_name=None, verify=True, proxy=None,
-        max_connections=4,
+        client_certificate=None, client_key=None, server_name=None, verify=True, may_be_plain=False,
+        proxy=None, max_connections=4,
     )  # fmt: skip
     transport = Transport(found, "vault")
     token = FixedToken("planted-token")

@@ -8,6 +8,7 @@ import pytest
 from sentra_kms_vault.diagnosis import Diagnosis
 from vault_user import TIMEOUT, User
 
+from sentra_kms.doctor import diagnose
 from sentra_kms.hooktypes import Finding
 from tests.servers.lifeline import free_port
 from tests.servers.vault_server import KeptVault, Vault
@@ -93,6 +94,21 @@ def test_plain_http_is_warned_of() -> None:
     warning, error = check("http://192.0.2.1:8200", "any", proxy=f"http://127.0.0.1:{free_port()}")
     assert (warning.level, error.level) == ("warning", "error")
     assert "not encrypted" in warning.message
+
+
+def test_plain_http_that_was_let_be_is_warned_of(tmp_path: Path) -> None:
+    """The setting that lets it be does not silence the doctor."""
+    (tmp_path / "token").write_text("any")
+    table = {
+        "type": "vault",
+        "address": "http://192.0.2.1:8200",
+        "proxy": f"http://127.0.0.1:{free_port()}",
+        "auth": {"method": "token_file", "path": str(tmp_path / "token")},
+        "tls": {"allow_plain_http": True},
+    }
+    found = diagnose({"production": {"backends": {"vault": table}}}, "production").findings
+    (warning,) = [each for each in found if "not encrypted" in each.message]
+    assert (warning.level, warning.subject) == ("warning", "vault")
 
 
 def test_doctor_shows_it(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

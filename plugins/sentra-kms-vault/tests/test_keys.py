@@ -165,7 +165,7 @@ def test_namespace_is_sent_and_recorded(site: _Site) -> None:
             f"team/one/{site.mount}/keys/kek"
         )
         bench.close()
-        assert len(proxy.requests()) == 3
+        assert len(proxy.requests()) == 4
         assert all(b"X-Vault-Namespace: team/one\r\n" in each for each in proxy.requests())
 
 
@@ -345,11 +345,12 @@ def test_deleted_key(site: _Site) -> None:
         site.binding.unwrap_key("kek", wrapped, _PLACE)
 
 
-@pytest.mark.parametrize("engine", ["nothing", "kv-1", "kv-2", "cubbyhole"])
+@pytest.mark.parametrize("engine", ["nothing", "kv-1", "kv-2", "cubbyhole", "below"])
 def test_wrong_mount(site: _Site, engine: str) -> None:
     """Where no transit engine is, that is said, and no tenant key is left in another one."""
     wrapped = site.binding.wrap_key(site.make("kek"), _KEY, _PLACE)
-    mount = "cubbyhole" if engine == "cubbyhole" else f"{site.mount}-wrong"
+    others = {"cubbyhole": "cubbyhole", "below": f"{site.mount}/below"}
+    mount = others.get(engine, f"{site.mount}-wrong")
     if engine.startswith("kv"):
         site.vault.write(f"sys/mounts/{mount}", type="kv", options={"version": engine[-1]})
     bench = site.open(transit=mount)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -81,6 +81,12 @@ def bench(
 def role(database: Database) -> str:
     """Return the name of a role of this test's own; its leases live long."""
     return _role(database, "1h", "24h")
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a lease due after 0.1 to 0.25 of its life, so that much is left when it is renewed."""
+    monkeypatch.setattr("sentra_kms_vault.lease.RENEW_AT", 0.25)
 
 
 def _role(database: Database, default_ttl: str, max_ttl: str) -> str:
@@ -274,16 +280,16 @@ def _token(monkeypatch: pytest.MonkeyPatch, database: Database) -> str:
     return token
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("early")
 def test_renewed_past_its_first_time(database: Database, bench: Bench) -> None:
     """In the background a lease is renewed, so that the login outlives its default time."""
-    role = _role(database, "3s", "1h")
-    begun = time.monotonic()
+    role = _role(database, "10s", "1h")
     login = _login(_fetch(bench, role))
-    _wait(lambda: time.monotonic() > begun + 7)  # twice its time, and nobody asked meanwhile
+    (lease,) = database.leases(role)
+    _wait(lambda: database.lasts(lease) > timedelta(seconds=10.5))  # and nobody asks meanwhile
     assert database.lets_in(*login)
     assert _login(_fetch(bench, role)) == login
-    assert len(database.leases(role)) == 1
+    assert database.leases(role) == [lease]
 
 
 def _overlap(database: Database, bench: Bench, role: str, old: tuple[str, str]) -> int:
@@ -303,10 +309,10 @@ def _overlap(database: Database, bench: Bench, role: str, old: tuple[str, str]) 
     return left[0]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("early")
 def test_renewed_by_a_fetch(database: Database, bench: Bench, proxy: FaultProxy) -> None:
     """Where the background could not renew a lease that is due, the next fetch does."""
-    role = _role(database, "6s", "1h")
+    role = _role(database, "16s", "1h")
     login = _login(_fetch(bench, role))
     before = len(proxy.requests())
     proxy.always(Reset())
@@ -314,7 +320,7 @@ def test_renewed_by_a_fetch(database: Database, bench: Bench, proxy: FaultProxy)
     _wait(lambda: any("could not be renewed" in each.message for each in _held(bench)))
     proxy.always(None)
     assert _login(_fetch(bench, role)) == login
-    assert _left(bench, _fetch(bench, role)) > 3
+    assert _left(bench, _fetch(bench, role)) > 8
     _wait(lambda: not _held(bench))
     assert _login(_fetch(bench, role)) == login
 
@@ -330,6 +336,7 @@ def _part(bench: Bench) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("early")
 def test_replaced_near_its_longest_time(database: Database, bench: Bench) -> None:
     """Near its longest time another login is made while the old one still works."""
     role = _role(database, "8s", "12s")
@@ -340,7 +347,7 @@ def test_replaced_near_its_longest_time(database: Database, bench: Bench) -> Non
     _wait(lambda: not database.lets_in(*old))  # it ran out by itself
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("lacking", ["renew", "nothing but a longer time"])
 def test_replaced_when_it_cannot_be_renewed(
     database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, lacking: str
@@ -350,7 +357,7 @@ def test_replaced_when_it_cannot_be_renewed(
     if lacking == "renew":
         policy = policy.replace("sys/leases/renew", "sys/leases/nothing")
     bench = _bench(database, proxy, monkeypatch, policy)
-    role = _role(database, "6s", "1h" if lacking == "renew" else "6s")
+    role = _role(database, "10s", "1h" if lacking == "renew" else "10s")
     old = _login(_fetch(bench, role))
     assert _overlap(database, bench, role, old) >= 1
     if lacking == "renew":
@@ -374,11 +381,12 @@ def test_used_to_its_end_while_vault_is_away(
         seen: list[float] = []
 
         def fails() -> bool:
+            asked = time.time()
             try:
                 assert kms.secrets.get("USER").reveal() == secret.reveal()
             except ServiceUnavailable:
                 return True
-            seen.append(time.time())
+            seen.append(asked)
             return False
 
         _wait(fails)
@@ -422,11 +430,12 @@ def test_refresh_gets_a_new_login_after_a_revocation(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("early")
 def test_rotation_is_seen_while_queries_run(
     database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logins that live for half a minute follow one another, and no query fails."""
-    role = _role(database, "20s", "30s")
+    """Logins that live for some seconds follow one another, and no query fails."""
+    role = _role(database, "16s", "24s")
     where = f"postgresql+psycopg://{{user}}:{{password}}@127.0.0.1:{database.server.port}/postgres"
     entries = {
         "DATABASE_URL": {
@@ -525,6 +534,54 @@ def test_forked_child_takes_back_its_own_alone(
     _wait(lambda: len(database.leases(role)) == 1)  # the parent left without a close
     assert database.has_user(ours)
     assert not database.has_user(childs)
+
+
+_HOLDING = """
+import json, signal, sys
+from sentra_kms.hooktypes import SecretRequest
+from sentra_kms.reference import Reference
+from sentra_kms.testing import Bench
+table, role = json.loads(sys.stdin.readline())
+bench = Bench("vault", table)
+found = bench.binding.fetch_secret(SecretRequest(Reference(f"vault://database/creds/{role}")))
+print(found.data.reveal().decode(), flush=True)
+signal.pause()
+"""
+"""A process that has a login made, and holds its lease until it is killed."""
+
+
+@pytest.mark.slow
+def test_killed_while_it_holds_a_lease(
+    database: Database, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process leaves that was killed ends with its lease; the next one has its own."""
+    _bench(database, proxy, monkeypatch).close()
+    role = _role(database, "8s", "1h")
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(json.dumps([_table(proxy), role]), file=process.stdin, flush=True)
+        fields = json.loads(process.stdout.readline())
+        process.kill()
+    left = fields["username"], fields["password"]
+    (lease,) = database.leases(role)
+    assert database.lets_in(*left)  # nobody could give it back
+    assert database.seconds_left(lease) <= 8  # and nobody prolongs it
+    bench = Bench("vault", _table(proxy))
+    own = _login(_fetch(bench, role))
+    assert own != left
+    _wait(lambda: not database.has_user(left[0]))
+    assert lease not in database.leases(role)
+    assert not database.lets_in(*left)
+    assert database.lets_in(*_login(_fetch(bench, role)))
+    bench.close()
+    _wait(lambda: database.leases(role) == [])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -143,10 +145,15 @@ def test_token_revoked(vault: Vault, make_user: MakeUser) -> None:
 
 def test_token_expired(vault: Vault, make_user: MakeUser) -> None:
     """A given token that has come to its end is told of, before anything is sent with it."""
-    token = vault.new_token("default", ttl="1s", renewable=False)
+    token = vault.new_token("default", ttl="1h")
     table = {"address": vault.address, "auth": {"method": "token", "token": "env://T"}}
     user = make_user(table, {"T": token})
     assert user.who()["id"] == token
+    life = vault.write("auth/token/renew", token=token, increment="1s")["auth"]["lease_duration"]
+    assert life == 1
+    login = user.vault.login
+    assert login._held is not None
+    login._held = login._held._replace(ends=time.monotonic())  # as it would have been told
 
     def dead() -> bool:
         try:
@@ -201,19 +208,30 @@ def test_policy_added(vault: Vault, make_role: MakeRole, make_user: MakeUser) ->
     assert role.logins() == 2
 
 
-@pytest.mark.slow
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a token renewed after a fifth of its life, so that much is left of it then."""
+    monkeypatch.setattr("sentra_kms_vault.login.RENEW_AT", 0.2)
+
+
+@pytest.mark.usefixtures("early")
 def test_renewed_before_its_end(vault: Vault, make_role: MakeRole, make_user: MakeUser) -> None:
     """A token is renewed in the background, and outlives the life that it was given."""
-    role = make_role(token_ttl="9s", token_max_ttl="1h")
+    role = make_role(token_ttl="8s", token_max_ttl="1h")
     user = make_user(role.table(), role.given)
     accessor = user.who()["accessor"]
     before = len(vault.requests("auth/token/renew-self"))
     until(lambda: len(vault.requests("auth/token/renew-self")) >= before + 2)
-    assert user.who()["accessor"] == accessor
+    found = user.who()
+    assert found["accessor"] == accessor
+    made, ends = (str(found[each]) for each in ("issue_time", "expire_time"))
+    lasts = datetime.fromisoformat(ends) - datetime.fromisoformat(made)
+    assert lasts > timedelta(seconds=8.5)
     assert role.logins() == 1
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("early")
 @pytest.mark.parametrize(
     "options",
     [
@@ -236,9 +254,13 @@ def test_replaced_before_its_end(
     assert user.read(role.path)["data"]
 
 
-def test_end_of_a_given_token_is_told(vault: Vault, make_user: MakeUser) -> None:
+@pytest.mark.usefixtures("early")
+def test_end_of_a_given_token_is_told(
+    vault: Vault, make_user: MakeUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A given token near its longest life is warned of, as only its owner can give another."""
-    token = vault.new_token("default", ttl="3s", explicit_max_ttl="4s")
+    monkeypatch.setattr("sentra_kms_vault.login._CAPPED", 0.9)
+    token = vault.new_token("default", ttl="10s", explicit_max_ttl="10s")
     table = {"address": vault.address, "auth": {"method": "token", "token": "env://T"}}
     with all_logs() as logs:
         make_user(table, {"T": token}).who()

@@ -279,6 +279,7 @@ def test_failing_renewals_are_told_and_tried_again(
 ) -> None:
     """While Vault is away the token is used on; each try is nearer to its end, and said."""
     monkeypatch.setattr(login_module, "_SOONEST", 0.05)
+    monkeypatch.setattr(login_module, "RENEW_AT", 0.01)
     told: list[str] = []
     tries = 0
 
@@ -288,7 +289,7 @@ def test_failing_renewals_are_told_and_tried_again(
         raise ServiceUnavailable("planted")
 
     def act(_: Deadline) -> Token:
-        return Token("good", life=2.0, renewable=True)
+        return Token("good", life=60.0, renewable=True)
 
     login = Login(method := Scripted(act), renew, keeper, told.append)
     assert login.token(Deadline(5)) == "good"

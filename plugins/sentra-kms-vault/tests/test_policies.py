@@ -14,7 +14,6 @@ from sentra_kms import AccessDenied, TenantNotFound
 from sentra_kms.doctor import diagnose
 from sentra_kms.runtime import KMS
 from sentra_kms.testing import Bench
-from tests.servers.lifeline import wait_until
 from tests.servers.vault_server import Vault, VaultError
 
 pytestmark = pytest.mark.server
@@ -42,7 +41,9 @@ class Site:
         if "policies-secret/" not in mounted:
             self.vault.write("sys/mounts/policies-secret", type="kv", options={"version": "2"})
             self.vault.write("sys/mounts/policies-transit", type="transit")
-            wait_until(lambda: self.vault.write("policies-secret/config", cas_required=True))
+            self.vault.wait_until(
+                lambda: self.vault.write("policies-secret/config", cas_required=True)
+            )
         for key in ("tenants", "other"):
             self.vault.write(f"policies-transit/keys/{key}", type="aes256-gcm96")
         for path in ("platform", "other"):

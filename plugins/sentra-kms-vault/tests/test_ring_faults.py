@@ -27,7 +27,6 @@ from sentra_kms.testing import Bench
 from sentra_kms.testing.base import together
 from sentra_kms.testing.faults import CutAfterRequest, Fault, Garbage, Reset
 from sentra_kms.testing.proxy import FaultProxy
-from tests.servers.lifeline import wait_until
 from tests.servers.vault_server import KeptVault, Vault
 
 pytestmark = pytest.mark.server
@@ -608,7 +607,9 @@ def test_check_tells_what_the_mount_lacks(vault: Vault, monkeypatch: pytest.Monk
     monkeypatch.setenv("SITE_TOKEN", vault.token)
     mount = f"checked-{uuid.uuid4().hex[:12]}"
     vault.write(f"sys/mounts/{mount}", type="kv", options={"version": "2"})
-    wait_until(lambda: vault.write(f"{mount}/config", max_versions=3, delete_version_after="1h"))
+    vault.wait_until(
+        lambda: vault.write(f"{mount}/config", max_versions=3, delete_version_after="1h")
+    )
     site = Site(vault, mount)
     site.rings.save_ring("acme", b"one", None)
     assert vault.read(site.path("data", "acme"))["data"]["metadata"]["deletion_time"]

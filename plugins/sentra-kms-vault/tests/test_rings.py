@@ -22,7 +22,6 @@ from sentra_kms.testing import (
 from sentra_kms.testing.faults import BlackHole, CutAfterRequest
 from sentra_kms.testing.proxy import FaultProxy
 from tests.plugin.distributions import install
-from tests.servers.lifeline import wait_until
 from tests.servers.vault_server import Vault, VaultError
 
 pytestmark = pytest.mark.server
@@ -56,7 +55,7 @@ def _server(vault: Vault) -> None:
     RingsHarness.server = vault
     if f"{MOUNT}/" not in vault.read("sys/mounts")["data"]:
         vault.write(f"sys/mounts/{MOUNT}", type="kv", options={"version": "2"})
-        wait_until(lambda: vault.write(f"{MOUNT}/config", cas_required=True))
+        vault.wait_until(lambda: vault.write(f"{MOUNT}/config", cas_required=True))
 
 
 class RingsHarness(BackendHarness):
@@ -122,7 +121,7 @@ class RingsHarness(BackendHarness):
             "sys/quotas/rate-limit/kit-rings",
             {"path": f"{MOUNT}/", "rate": 0.01, "interval": "60s"},
         )
-        wait_until(self._refused)  # after what it lets through
+        self.server.wait_until(self._refused)  # after what it lets through
 
     def _refused(self) -> bool:
         try:

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 import urllib3
-from sentra_kms_vault.engines import Engines, Place
+from sentra_kms_vault.engines import Engine, Engines, Place
+from sentra_kms_vault.mounts import Mounts
 
 import sentra_kms
 from sentra_kms import (
@@ -151,7 +152,8 @@ def test_longest_mount_holds(vault: Vault, bench: Bench, place: str) -> None:
 
 def test_longest_of_several_mounts() -> None:
     """Of mounts that lie in one another the longest is meant; else KV version 2 is."""
-    engines = Engines("vault", {"a": "kv-v1", "a/b": "kv-v2", "a/b/c/d": "dynamic"})
+    declared: dict[str, Engine] = {"a": "kv-v1", "a/b": "kv-v2", "a/b/c/d": "dynamic"}
+    engines = Engines("vault", declared, Mounts())
     assert engines.place(Reference("vault://a/b/c/x")) == Place("a/b", "kv-v2", "c/x")
     assert engines.place(Reference("vault://a/bc/x")) == Place("a", "kv-v1", "bc/x")
     assert engines.place(Reference("vault://a/b/c/d")) == Place("a/b", "kv-v2", "c/d")

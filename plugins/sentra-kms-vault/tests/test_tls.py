@@ -204,6 +204,58 @@ def test_skip_verify_elsewhere(monkeypatch: pytest.MonkeyPatch, by: str) -> None
         sentra_kms.load({"production": {"backends": {"vault": table}}}, "production")
 
 
+ELSEWHERE = (
+    "http://vault.internal:8200",
+    "http://10.0.0.1:8200",
+    "http://127.0.0.1.example:8200",
+    "http://localhost.example",
+    "http://127.1",
+    "http://0.0.0.0:8200",
+    "http://[2001:db8::1]:8200",
+    "http://[::1",
+)
+HERE = ("http://127.0.0.1:8200", "http://127.8.9.1", "http://[::1]:8200/", "http://localhost:8200")
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
+@pytest.mark.parametrize("by", ["setting", "variable"])
+def test_plain_http_to_another_machine(
+    monkeypatch: pytest.MonkeyPatch, address: str, by: str
+) -> None:
+    """Outside development it is refused at load, unless the table lets it be."""
+    table: dict[str, Any] = {"type": "vault"}
+    if by == "setting":
+        table["address"] = address
+    else:
+        monkeypatch.setenv("VAULT_ADDR", address)
+
+    def load() -> None:
+        sentra_kms.load({"production": {"backends": {"vault": table}}}, "production").close()
+
+    with pytest.raises(ConfigurationError, match=r"whoever is on the way .* Use https://"):
+        load()
+    sentra_kms.load({"try": {"development": True, "backends": {"vault": table}}}, "try").close()
+    table["tls"] = {"allow_plain_http": True}
+    load()
+
+
+@pytest.mark.parametrize("address", HERE)
+def test_plain_http_to_an_agent_of_this_machine(address: str) -> None:
+    """What does not leave the machine needs no TLS."""
+    assert connect({}, address=address).address == address.rstrip("/")
+
+
+def test_plain_http_through_a_proxy() -> None:
+    """A proxy elsewhere would be told everything; behind TLS it sees nothing."""
+    assert connect({}, address=HERE[0], proxy="http://127.0.0.1:3128").proxy
+    assert connect({}, address="https://vault.internal", proxy="http://proxy.internal").proxy
+    for address, proxy in ((HERE[0], "http://proxy.internal"), (ELSEWHERE[0], HERE[0])):
+        with pytest.raises(ConfigurationError, match="a proxy to one"):
+            connect({}, address=address, proxy=proxy)
+    with pytest.raises(ConfigurationError, match="a proxy to one"):
+        connect({"VAULT_HTTP_PROXY": "http://proxy.internal"}, address=HERE[0])
+
+
 def test_server_name(
     server: Vault, authority: Authority, make_user: MakeUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sentra_kms_vault.auth.means import Means
+from sentra_kms_vault.pace import Pace
 from vault_user import MakeUser
 
 from sentra_kms import AuthenticationFailed, ConfigurationError, SecretNotFound
@@ -203,5 +204,6 @@ def test_means_show_nothing(vault: Vault, make_user: MakeUser) -> None:
     user.who()
     call = user.vault.call(5.0)
     shown = f"{call!r} {vars(call)!r} {user.vault.login!r} {vars(user.vault.login)!r}"
-    shown += repr(Means(user.host, user.vault.connection, lambda _: call, lambda _, __: call))
+    made = Pace(), lambda _: call, lambda _, __: call
+    shown += repr(Means(user.host, user.vault.connection, ("somewhere",), *made))
     assert vault.token not in shown

@@ -47,6 +47,7 @@ class _Client:
         max_connections: int = 4,
         ca_file: str | None = None,
         proxy: str | None = None,
+        may_be_plain: bool = False,
     ) -> None:
         found = Connection(
             address=address,
@@ -57,6 +58,7 @@ class _Client:
             client_key=None,
             server_name=None,
             verify=True,
+            may_be_plain=may_be_plain,
             proxy=proxy,
             max_connections=max_connections,
         )
@@ -433,6 +435,18 @@ def test_redirect_elsewhere_is_refused(server: Scripted, client: _Client, where:
         client.ask()
     assert caught.value.kind is ServiceUnavailable
     assert len(server.requests) == 1
+
+
+def test_redirect_to_another_machine_without_tls(server: Scripted) -> None:
+    """From plain http:// on this machine a token goes to no other, unless that may be."""
+    elsewhere = f"http://elsewhere.invalid:{server.port}/v1/some/path"
+    told = {False: "api_addr", True: "cannot be reached"}
+    for may_be_plain in (False, True):
+        client = _Client(server.url, may_be_plain=may_be_plain)
+        server.answers.append(http(307, Location=elsewhere))
+        with pytest.raises(Unanswered, match=told[may_be_plain]):
+            client.ask()
+        client.transport.close()
 
 
 @pytest.mark.parametrize(

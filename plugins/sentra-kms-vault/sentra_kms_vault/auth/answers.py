@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +14,8 @@ from sentra_kms import (
     NotFound,
     ServiceUnavailable,
 )
+from sentra_kms_vault.auth.means import Means
+from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, ask, vendor_error
 from sentra_kms_vault.login import Token
 
@@ -50,8 +51,11 @@ class _LookedUp(msgspec.Struct, frozen=True):
     policies: tuple[str, ...] | None = None
 
 
-def logging_in(method: str, call: Callable[[], _T]) -> _T:
-    """Return what a login answers; what Vault refuses is a matter of the credentials."""
+def logging_in(method: str, means: Means, credentials: Sequence[str], call: Callable[[], _T]) -> _T:
+    """Return what a login answers; what Vault refuses is a matter of the credentials.
+
+    After a refusal `call` is made again with the same credentials when a while has gone by.
+    """
 
     def special(refusal: Refused) -> KMSError | None:
         kind = _REFUSED.get(refusal.status)
@@ -64,7 +68,10 @@ def logging_in(method: str, call: Callable[[], _T]) -> _T:
         failure.__cause__ = vendor_error(refusal)
         return failure
 
-    return ask(f"the login by '{method}'", call, missing=NotFound, special=special)
+    def send() -> _T:
+        return ask(f"the login by '{method}'", call, missing=NotFound, special=special)
+
+    return means.pace.log_in(method, (*means.place, *credentials), send)
 
 
 def token_of_login(answer: object) -> Token:
@@ -105,6 +112,8 @@ def _line(value: str) -> str:
 
 def part_of(answer: object, part: str, kind: type[_T]) -> _T:
     """Return a part of an answer that is known by its form; raises `ServiceUnavailable`."""
-    with suppress(msgspec.ValidationError, KeyError):  # its message may quote the answer
-        return msgspec.convert(msgspec.convert(answer, dict[str, object])[part], kind)
-    raise ServiceUnavailable(_NO_ANSWER)
+    parts = understood(answer, dict[str, object]) or {}
+    found = understood(parts.get(part), kind)
+    if found is None:
+        raise ServiceUnavailable(_NO_ANSWER)
+    return found

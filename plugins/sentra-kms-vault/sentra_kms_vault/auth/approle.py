@@ -53,18 +53,21 @@ class AppRoleMethod(Maker):
         """Return a new token."""
         auth, host = self._auth, self._means.host
         role_id = word_of(credential(host, auth.role_id, "the role id"), "the role id")
-        secret_id: str | None = None
+        given: str | None = None
         if auth.secret_id is not None:
             given = word_of(credential(host, auth.secret_id, "the secret id"), "the secret id")
-            secret_id = self._unwrapped(given, deadline) if auth.secret_id_wrapped else given
-        return logging_in(
-            self.name,
-            lambda: token_of_login(
+
+        def log_in() -> Token:
+            secret_id = given
+            if given is not None and auth.secret_id_wrapped:
+                secret_id = self._unwrapped(given, deadline)
+            return token_of_login(
                 AppRole(self._means.call(deadline)).login(
                     role_id, secret_id, use_token=False, mount_point=auth.mount
                 )
-            ),
-        )
+            )
+
+        return logging_in(self.name, self._means, (role_id, given or ""), log_in)
 
     def _unwrapped(self, token: str, deadline: Deadline) -> str:
         """Return the secret id in a wrapping token; raises `AuthenticationFailed`.

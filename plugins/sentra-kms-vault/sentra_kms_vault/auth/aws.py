@@ -26,11 +26,14 @@ class AwsMethod(Maker):
         """Return a new token."""
         auth = self._auth
         name = self._means.host.name
-        body = _body(sign(auth.region, auth.server_id, name, deadline.left()), auth.role)
+        request = sign(auth.region, auth.server_id, name, deadline.left())
+        body = _body(request, auth.role)
         # Not by hvac's class for it, which signs by itself and wants the bare credentials.
         path = f"/v1/auth/{auth.mount}/login"
         return logging_in(
             self.name,
+            self._means,
+            request.credentials,
             lambda: token_of_login(
                 self._means.call(deadline).login(path, use_token=False, json=body)
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sentra_kms import ConfigurationError
 from sentra_kms_vault.auth.answers import logging_in, token_of_login
+from sentra_kms_vault.auth.credentials import look_at
 from sentra_kms_vault.auth.means import Maker, Means
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.login import Token
@@ -28,6 +29,7 @@ class CertMethod(Maker):
             )
         self._auth = auth
         self._means = means
+        self._certificate = (repr(look_at(given.client_certificate)),)  # as it was read, in PEM
 
     def log_in(self, deadline: Deadline) -> Token:
         """Return a new token."""
@@ -36,6 +38,8 @@ class CertMethod(Maker):
         body = {} if self._auth.role is None else {"name": self._auth.role}
         return logging_in(
             self.name,
+            self._means,
+            self._certificate,
             lambda: token_of_login(
                 self._means.call(deadline).login(path, use_token=False, json=body)
             ),

@@ -27,6 +27,8 @@ class KubernetesMethod(Maker):
         jwt, _ = read_word(self._path, "the service account's token")
         return logging_in(
             self.name,
+            self._means,
+            (jwt,),
             lambda: token_of_login(
                 Kubernetes(self._means.call(deadline)).login(
                     self._auth.role, jwt, use_token=False, mount_point=self._auth.mount
@@ -49,6 +51,8 @@ class JwtMethod(Maker):
         jwt = word_of(credential(self._means.host, self._auth.jwt, "the JWT"), "the JWT")
         return logging_in(
             self.name,
+            self._means,
+            (jwt,),
             lambda: token_of_login(
                 JWT(self._means.call(deadline)).jwt_login(
                     self._auth.role, jwt, use_token=False, path=self._auth.mount

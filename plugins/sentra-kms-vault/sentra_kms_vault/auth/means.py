@@ -9,13 +9,19 @@ from sentra_kms.hooktypes import Host
 from sentra_kms_vault.call import Call
 from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.environment import Connection
+from sentra_kms_vault.pace import Pace
 
 
 class Means(NamedTuple):
-    """`call` makes a call without a token, `call_with` one with that token; both for one login."""
+    """`call` makes a call without a token, `call_with` one with that token; both for one login.
+
+    `place` is where and as what to log in; `pace` lets no login be tried too often.
+    """
 
     host: Host
     connection: Connection
+    place: tuple[str, ...]
+    pace: Pace
     call: Callable[[Deadline], Call]
     call_with: Callable[[str, Deadline], Call]
 

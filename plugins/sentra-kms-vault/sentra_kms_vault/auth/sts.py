@@ -34,6 +34,8 @@ class SignedRequest(NamedTuple):
     url: str
     headers: dict[str, str]
     body: str
+    credentials: tuple[str, ...]
+    """What tells its signer from others."""
 
     def __repr__(self) -> str:
         return f"SignedRequest({self.url!r}, redacted)"
@@ -64,7 +66,8 @@ def sign(region: str, server_id: str | None, backend: str, timeout: float) -> Si
         url, credentials = _found(region, backend, timeout)
         request = AWSRequest("POST", url, headers=headers, data=_BODY)
         SigV4Auth(credentials, "sts", region).add_auth(request)
-    return SignedRequest(url, dict(request.headers.items()), _BODY)
+    signer = (credentials.access_key, credentials.secret_key, credentials.token or "")
+    return SignedRequest(url, dict(request.headers.items()), _BODY, signer)
 
 
 def _found(region: str, backend: str, timeout: float) -> tuple[str, ReadOnlyCredentials]:

@@ -101,4 +101,4 @@ def _look_up(method: str, value: str, means: Means, deadline: Deadline) -> Token
             )  # one that may not look at itself, and lives as it lives
         return token_of_lookup(value, answer)
 
-    return logging_in(method, look_up)
+    return logging_in(method, means, (value,), look_up)

@@ -29,6 +29,8 @@ class UserpassMethod(Maker):
         password = line_of(found, "the password")
         return logging_in(
             self.name,
+            self._means,
+            (password,),
             lambda: token_of_login(
                 Userpass(self._means.call(deadline)).login(
                     quote(self._auth.username, safe=""),  # hvac puts it into the path as it is
