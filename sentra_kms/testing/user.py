@@ -8,11 +8,26 @@ import os
 from collections.abc import Callable
 
 from sentra_kms.binding import Binding
-from sentra_kms.hooktypes import SecretRequest
+from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
+from sentra_kms.secrets.transforms import pick_field
 from sentra_kms.testing.base import PLACE, must
 from sentra_kms.testing.harness import BackendHarness
+
+READS = ("unwrap_key", "describe_key", "fetch_secret", "load_ring", "list_rings")
+"""Operations that can be done again and again."""
+
+
+def request_for(reference: str) -> SecretRequest:
+    """Return what the core asks a backend for: a whole document, and never a field of it."""
+    return SecretRequest(Reference(reference).document)
+
+
+def picked(found: SecretValue, reference: str) -> bytes:
+    """Return what the core makes of a document for a reference: its field, if it names one."""
+    named = Reference(reference)
+    return (pick_field(found.data, named) if named.keys else found.data).reveal()
 
 
 class User:
@@ -31,8 +46,8 @@ class User:
             wrapped = bound.wrap_key(self._kek, material, PLACE)
             assert bound.unwrap_key(self._kek, wrapped, PLACE) == material
         if self._secret is not None:
-            found = bound.fetch_secret(SecretRequest(Reference(self._secret.reference)))
-            assert found.data.reveal() == self._secret.data
+            found = bound.fetch_secret(request_for(self._secret.reference))
+            assert picked(found, self._secret.reference) == self._secret.data
         if "save_ring" in bound.operations:
             tenant = f"tenant-{number}"
             revision = bound.save_ring(tenant, tenant.encode(), None)
@@ -56,7 +71,7 @@ def useful_calls(
         calls["unwrap_key"] = lambda: through.unwrap_key(kek, wrapped, PLACE)
         calls["describe_key"] = lambda: through.describe_key(kek)
     if "fetch_secret" in bound.operations:
-        request = SecretRequest(Reference(must(subject.secret).reference))
+        request = request_for(must(subject.secret).reference)
         calls["fetch_secret"] = lambda: through.fetch_secret(request)
     if "save_ring" in bound.operations:
         revision = bound.save_ring("acme", b"one", None)
