@@ -140,6 +140,23 @@ def test_wrong_declaration_fails_every_check(tmp_path: Path) -> None:
     assert "WrongHarness declares 'throtle' absent, and there is no such ability" in done.stdout
 
 
+def test_backend_that_cannot_be_used_is_told_in_a_line(tmp_path: Path) -> None:
+    """Where a backend cannot even be built, each check says why, without a traceback."""
+    wrong = WRONG.replace("throtle", "throttle").replace('"memory"', '"not-installed"')
+    (tmp_path / "test_wrong.py").write_text(wrong)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+            "--rootdir", str(tmp_path), str(tmp_path / "test_wrong.py"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "cannot be used at all: " in done.stdout
+    assert "no backend type 'not-installed' is installed" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "config.py:" not in done.stdout
+
+
 def test_ability_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ability that the harness has is used."""
     harness = Able(tmp_path, monkeypatch)
