@@ -57,15 +57,17 @@ class Conformance:
     @pytest.fixture
     def bench(self, subject: BackendHarness) -> Iterator[Bench]:
         """Return the backend, bound; one that cannot be says why, and not where it was tried."""
-        told = ""
-        try:
-            bench = Bench(subject.name, table(subject))
-        except KMSError as error:
-            told = error.message
-        if told:
-            pytest.fail(f"the backend cannot be used at all: {told}", pytrace=False)
+        bench = _built(subject)
         yield bench
         bench.close()
+
+
+def _built(subject: BackendHarness) -> Bench:
+    try:
+        return Bench(subject.name, table(subject))
+    except KMSError as error:
+        told = error.message
+    pytest.fail(f"the backend cannot be used at all: {told}", pytrace=False)
 
 
 def table(subject: BackendHarness) -> dict[str, object]:

@@ -14,6 +14,7 @@ from sentra_kms.errors import (
     AccessDenied,
     DecryptionFailed,
     KeyNotFound,
+    KeyUnavailable,
     KMSError,
     MalformedInput,
     SecretNotFound,
@@ -124,6 +125,34 @@ class BatchKeyConformance(Conformance):
         bench.binding.wrap_key(other, KeyMaterial(bytes(32)), PLACE)
         for end in bench.binding.unwrap_keys(other, _unwraps(wraps, asked)):
             assert isinstance(end, (DecryptionFailed, KeyNotFound))
+
+    def test_batch_after_a_rotation(
+        self, bench: Bench, subject: BackendHarness, batch_kek: str
+    ) -> None:
+        """Wraps of several versions of a KEK come back out of one batch."""
+        asked = _several(2)
+        (earlier,) = _wrapped(bench, batch_kek, asked[:1])
+        able(subject.rotate_key, batch_kek)
+        (later,) = _wrapped(bench, batch_kek, asked[1:])
+        assert (earlier.key_id, earlier.key_version) != (later.key_id, later.key_version)
+        ends = bench.binding.unwrap_keys(batch_kek, _unwraps([earlier, later], asked))
+        assert ends == [each.material for each in asked]
+
+    def test_batch_under_a_disabled_key(
+        self, bench: Bench, subject: BackendHarness, batch_kek: str
+    ) -> None:
+        """Under a disabled KEK each request of a batch is `KeyUnavailable`."""
+        asked = _several(2)
+        wraps = _wrapped(bench, batch_kek, asked)
+        assert bench.binding.unwrap_keys(batch_kek, _unwraps(wraps, asked)) == [
+            each.material for each in asked
+        ]
+        able(subject.disable_key, batch_kek)
+        ends: list[object] = [
+            *bench.binding.wrap_keys(batch_kek, asked),
+            *bench.binding.unwrap_keys(batch_kek, _unwraps(wraps, asked)),
+        ]
+        assert [type(end) for end in ends] == [KeyUnavailable] * 4
 
     def test_batch_refuses_other_sizes(self, bench: Bench, batch_kek: str) -> None:
         """Bytes that are no tenant key do not come back cut or padded; its neighbours do."""

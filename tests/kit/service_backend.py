@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Sequence
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -25,6 +26,7 @@ from sentra_kms.errors import (
     KeyUnavailable,
     KMSError,
     MalformedInput,
+    PluginError,
     ServiceUnavailable,
 )
 from sentra_kms.hookspecs import (
@@ -166,7 +168,7 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def wrap_keys(
         self, key: str, requests: tuple[WrapRequest, ...], timeout: float
     ) -> list[WrappedKey | KMSError]:
-        self._kek(key, timeout)
+        self._kek_of_batch(key, timeout)
         if self._fault == "key of a batch in a log":
             self._logger.debug("wrapping %s", [each.material.reveal() for each in requests])
         return each_end(
@@ -181,14 +183,43 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def unwrap_keys(
         self, key: str, requests: tuple[UnwrapRequest, ...], timeout: float
     ) -> list[KeyMaterial | KMSError]:
-        self._kek(key, timeout)
-        return each_end(
-            self._fault,
-            requests,
-            lambda each: self.unwrap_key(
-                key, each.wrapped, self._of_batch(requests, each.context), timeout
-            ),
-        )
+        kek = self._kek_of_batch(key, timeout)
+        if self._fault == "batch forgets versions":
+            newest = len(kek.versions).to_bytes(1)
+            requests = tuple(
+                UnwrapRequest(
+                    msgspec.structs.replace(
+                        each.wrapped, ciphertext=newest + each.wrapped.ciphertext[1:]
+                    ),
+                    each.context,
+                )
+                for each in requests
+            )
+        state = kek.state
+        if self._fault == "batch uses a disabled key":
+            kek.state = "enabled"
+        try:
+            return each_end(
+                self._fault,
+                requests,
+                lambda each: self.unwrap_key(
+                    key, each.wrapped, self._of_batch(requests, each.context), timeout
+                ),
+            )
+        finally:
+            if self._fault == "batch uses a disabled key":
+                kek.state = state
+
+    def _kek_of_batch(self, key: str, timeout: float) -> Kek:
+        if self._fault == "batch uses a disabled key":
+            self._service.ask("use a KEK", timeout)
+            return self._service.keys.get(key) or self._kek(key, timeout)
+        try:
+            return self._kek(key, timeout)
+        except PluginError:
+            if self._fault != "an unknown code of a batch is an outage":
+                raise
+            raise ServiceUnavailable("the service answered Teapot") from None
 
     def _of_batch(
         self, requests: Sequence[WrapRequest | UnwrapRequest], context: WrapContext

@@ -84,6 +84,8 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
                 raise SecretNotFound(f"there is no secret {reference.path}") from None
         else:
             self._service.ask("read a secret", timeout, self._fault)
+        if self._fault == "knows one name" and reference.backend != "service":
+            raise MalformedInput(f"{reference}: it begins with service://")
         if reference.field is not None:
             raise MalformedInput(f"{reference}: a field is never asked for")
         if self._fault != "passes over options" and (
