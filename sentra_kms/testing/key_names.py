@@ -23,6 +23,7 @@ from sentra_kms.testing.base import PLACE, refused
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness
 from sentra_kms.testing.key_states import KeyStateConformance
+from sentra_kms.testing.skips import LACKS_ABILITY
 
 _NO_SUCH = (KeyNotFound, KeyUnavailable, AccessDenied, MalformedInput)
 """What a name may be that is no KEK's; rights may be given by name."""
@@ -76,7 +77,7 @@ class KeyNameConformance(KeyStateConformance):
         self, bench: Bench, subject: BackendHarness, name: str, kek: str, wrapped: WrappedKey
     ) -> None:
         if name in {"", kek}:
-            pytest.skip(f"the harness's KEK '{kek}' is too short for it")
+            pytest.skip(f"{LACKS_ABILITY} kek() with a name of several letters")
         refused(
             (*_NO_SUCH, DecryptionFailed), lambda: bench.binding.unwrap_key(name, wrapped, PLACE)
         )

@@ -55,6 +55,18 @@ _ARGUMENTS = {
 }
 
 
+def _run(place: Path, module: str) -> str:
+    """Run a module of checks; return what pytest said."""
+    (place / "test_wrong.py").write_text(module)
+    return subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+            "--rootdir", str(place), str(place / "test_wrong.py"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+
+
 class Bare(BackendHarness):
     type = "memory"
 
@@ -128,33 +140,19 @@ def test_wrong_declarations_fail(absent: Mapping[str, str], told: str) -> None:
 
 def test_wrong_declaration_fails_every_check(tmp_path: Path) -> None:
     """A harness with a wrong declaration proves nothing: each of its checks fails."""
-    (tmp_path / "test_wrong.py").write_text(WRONG)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
-            "--rootdir", str(tmp_path), str(tmp_path / "test_wrong.py"),
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "passed" not in done.stdout
-    assert "WrongHarness declares 'throtle' absent, and there is no such ability" in done.stdout
+    told = _run(tmp_path, WRONG)
+    assert "passed" not in told
+    assert "WrongHarness declares 'throtle' absent, and there is no such ability" in told
 
 
 def test_backend_that_cannot_be_used_is_told_in_a_line(tmp_path: Path) -> None:
     """Where a backend cannot even be built, each check says why, without a traceback."""
     wrong = WRONG.replace("throtle", "throttle").replace('"memory"', '"not-installed"')
-    (tmp_path / "test_wrong.py").write_text(wrong)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
-            "--rootdir", str(tmp_path), str(tmp_path / "test_wrong.py"),
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "cannot be used at all: " in done.stdout
-    assert "no backend type 'not-installed' is installed" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert "config.py:" not in done.stdout
+    told = _run(tmp_path, wrong)
+    assert "cannot be used at all: " in told
+    assert "no backend type 'not-installed' is installed" in told
+    assert "Traceback" not in told
+    assert "config.py:" not in told
 
 
 def test_ability_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
