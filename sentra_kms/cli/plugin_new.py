@@ -42,7 +42,11 @@ _FILES = {
 @click.group()
 @json_option
 def plugin() -> None:
-    """For those who write a backend."""
+    """For those who write a backend.
+
+    The types that are installed are listed by: sentra-kms backends. A configuration that uses
+    one is tried by: sentra-kms doctor.
+    """
 
 
 @plugin.command("new")
@@ -75,7 +79,7 @@ def plugin_new(session: Session, *, name: str, directory: str | None) -> None:
     write_command(f"cd {shlex.quote(place)}")
     write_command("python -m pip install -e '.[testing]'")
     write_command("python -m pytest")
-    write_command("grep -rn REPLACE .")
+    write_command("grep -rnI REPLACE .")
 
 
 def _check(name: str) -> None:

@@ -14,8 +14,9 @@ from sentra_kms.context import WrapContext
 from sentra_kms.errors import KMSError
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.budget import keep_within_budget
+from sentra_kms.testing.declared import check_declared, reason_of
 from sentra_kms.testing.harness import BackendHarness
-from sentra_kms.testing.skips import LACKS_ABILITY, LACKS_PART, tell_skips
+from sentra_kms.testing.skips import DECLARED, LACKS_ABILITY, LACKS_PART, tell_skips
 
 PLACE = WrapContext("acme", bytes(range(12)), 1)
 """Where the checks wrap a key."""
@@ -43,6 +44,7 @@ class Conformance:
     ) -> Iterator[BackendHarness]:
         """Return a harness of this check's own, opened."""
         tell_skips(pytestconfig)
+        check_declared(self.harness)
         subject = self.harness(tmp_path, monkeypatch)
         if subject.live:
             keep_within_budget(subject, monkeypatch)
@@ -54,10 +56,18 @@ class Conformance:
 
     @pytest.fixture
     def bench(self, subject: BackendHarness) -> Iterator[Bench]:
-        """Return the backend, bound."""
-        bench = Bench(subject.name, table(subject))
+        """Return the backend, bound; one that cannot be says why, and not where it was tried."""
+        bench = _built(subject)
         yield bench
         bench.close()
+
+
+def _built(subject: BackendHarness) -> Bench:
+    try:
+        return Bench(subject.name, table(subject))
+    except KMSError as error:
+        told = error.message
+    pytest.fail(f"the backend cannot be used at all: {told}", pytrace=False)
 
 
 def table(subject: BackendHarness) -> dict[str, object]:
@@ -79,7 +89,13 @@ def need(bench: Bench, operation: str) -> None:
 
 
 def able(ability: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Use an ability of the harness; skip the check, naming the ability, if it lacks it."""
+    """Use an ability of the harness; skip the check, naming the ability, if it lacks it.
+
+    One that is declared absent is not used, and the reason that was given is told.
+    """
+    absent = reason_of(ability)
+    if absent is not None:
+        pytest.skip(f"{DECLARED} {_name(ability)}(), {absent}")
     try:
         return ability(*args, **kwargs)
     except NotImplementedError:
@@ -138,10 +154,9 @@ def together(
     return [ends[number] for number in range(count)]
 
 
-def listed(bench: Bench, limit: int) -> list[str]:
-    """Return all tenants, page by page; no page may be longer than asked for."""
+def listed(bench: Bench, limit: int, cursor: str | None = None) -> list[str]:
+    """Return all tenants from `cursor` on, page by page; no page is longer than asked for."""
     found: list[str] = []
-    cursor: str | None = None
     for _ in range(_PAGES):
         page = bench.binding.list_rings(cursor, limit)
         assert len(page.tenants) <= limit  # noqa: S101 - checks are tests

@@ -14,28 +14,35 @@ from sentra_kms.errors import (
     AccessDenied,
     DecryptionFailed,
     KeyNotFound,
+    KeyUnavailable,
     KMSError,
     MalformedInput,
     SecretNotFound,
     ServiceUnavailable,
 )
 from sentra_kms.hooktypes import (
-    SecretRequest,
     SecretValue,
     UnwrapRequest,
     WrappedKey,
     WrapRequest,
 )
 from sentra_kms.material import KeyMaterial
-from sentra_kms.reference import Reference
 from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, Conformance, able, must, need
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness, SecretSample
 from sentra_kms.testing.skips import LIVE_PROFILE
+from sentra_kms.testing.user import picked, request_for
 
 _SIZES = (1, 2, 100, 101)
 """Requests of a batch: one, several, as many as one call has at most, and one more."""
+
+_NEAR = (
+    WrapContext(PLACE.tenant, PLACE.ring_id, PLACE.version + 1),
+    WrapContext(PLACE.tenant, bytes(range(1, 13)), PLACE.version),
+    WrapContext("globex", PLACE.ring_id, PLACE.version),
+)
+"""Places that differ from `PLACE` in one part each."""
 
 _LIVE_SIZE = 2
 """The largest batch where each request is paid for."""
@@ -80,6 +87,20 @@ class BatchKeyConformance(Conformance):
         assert (ends[0], ends[3]) == (asked[0].material, asked[3].material)
         assert [type(end) for end in ends[1:3]] == [DecryptionFailed] * 2
 
+    def test_batch_binds_all_of_each_context(self, bench: Bench, batch_kek: str) -> None:
+        """In one batch wraps of one tenant differ by ring and version, and none fits another's.
+
+        Each is also what the single hook unwraps at its place, and there alone.
+        """
+        places = [PLACE, *_NEAR]
+        asked = [WrapRequest(KeyMaterial(os.urandom(32)), place) for place in places]
+        wraps = _wrapped(bench, batch_kek, asked)
+        for wrap, each in zip(wraps, asked, strict=True):
+            assert bench.binding.unwrap_key(batch_kek, wrap, each.context) == each.material
+        moved = [*wraps[1:], wraps[0]]
+        ends = bench.binding.unwrap_keys(batch_kek, _unwraps(moved, asked))
+        assert [type(end) for end in ends] == [DecryptionFailed] * len(places)
+
     def test_batch_refuses_what_was_tampered_with(self, bench: Bench, batch_kek: str) -> None:
         """A wrap that was changed, cut or is empty is refused, its neighbours come back."""
         asked = _several(5)
@@ -104,6 +125,34 @@ class BatchKeyConformance(Conformance):
         bench.binding.wrap_key(other, KeyMaterial(bytes(32)), PLACE)
         for end in bench.binding.unwrap_keys(other, _unwraps(wraps, asked)):
             assert isinstance(end, (DecryptionFailed, KeyNotFound))
+
+    def test_batch_after_a_rotation(
+        self, bench: Bench, subject: BackendHarness, batch_kek: str
+    ) -> None:
+        """Wraps of several versions of a KEK come back out of one batch."""
+        asked = _several(2)
+        (earlier,) = _wrapped(bench, batch_kek, asked[:1])
+        able(subject.rotate_key, batch_kek)
+        (later,) = _wrapped(bench, batch_kek, asked[1:])
+        assert (earlier.key_id, earlier.key_version) != (later.key_id, later.key_version)
+        ends = bench.binding.unwrap_keys(batch_kek, _unwraps([earlier, later], asked))
+        assert ends == [each.material for each in asked]
+
+    def test_batch_under_a_disabled_key(
+        self, bench: Bench, subject: BackendHarness, batch_kek: str
+    ) -> None:
+        """Under a disabled KEK each request of a batch is `KeyUnavailable`."""
+        asked = _several(2)
+        wraps = _wrapped(bench, batch_kek, asked)
+        assert bench.binding.unwrap_keys(batch_kek, _unwraps(wraps, asked)) == [
+            each.material for each in asked
+        ]
+        able(subject.disable_key, batch_kek)
+        ends: list[object] = [
+            *bench.binding.wrap_keys(batch_kek, asked),
+            *bench.binding.unwrap_keys(batch_kek, _unwraps(wraps, asked)),
+        ]
+        assert [type(end) for end in ends] == [KeyUnavailable] * 4
 
     def test_batch_refuses_other_sizes(self, bench: Bench, batch_kek: str) -> None:
         """Bytes that are no tenant key do not come back cut or padded; its neighbours do."""
@@ -173,7 +222,7 @@ class BatchSecretConformance(Conformance):
     ) -> None:
         """Secrets that are there and those that are not end each in its place, as alone."""
         _few_enough(self.harness, count)
-        there, missing = _request(batch_sample.reference), _request(subject.missing_secret())
+        there, missing = request_for(batch_sample.reference), request_for(subject.missing_secret())
         asked = [missing if number % 3 == 1 else there for number in range(count)]
         alone = bench.binding.fetch_secret(there)
         for request, end in zip(asked, bench.binding.fetch_secrets(asked), strict=True):
@@ -181,26 +230,26 @@ class BatchSecretConformance(Conformance):
                 assert type(end) is SecretNotFound
                 continue
             assert isinstance(end, SecretValue)
-            assert end.data.reveal() == batch_sample.data
+            assert picked(end, batch_sample.reference) == batch_sample.data
             assert end.version == alone.version
 
     def test_batch_sees_a_changed_secret(
         self, bench: Bench, subject: BackendHarness, batch_sample: SecretSample
     ) -> None:
         """A batch keeps no secret from an earlier one."""
-        request = _request(batch_sample.reference)
+        request = request_for(batch_sample.reference)
         bench.binding.fetch_secrets([request])
         able(subject.change_secret, batch_sample.reference, b"another value")
         (end,) = bench.binding.fetch_secrets([request])
         assert isinstance(end, SecretValue)
-        assert end.data.reveal() == b"another value"
+        assert picked(end, batch_sample.reference) == b"another value"
 
     def test_batch_of_secrets_while_away(
         self, bench: Bench, subject: BackendHarness, batch_sample: SecretSample
     ) -> None:
         """While the service is away each is `ServiceUnavailable`, and none as if it were not."""
         able(subject.cut)
-        ends = bench.binding.fetch_secrets([_request(batch_sample.reference)] * 3)
+        ends = bench.binding.fetch_secrets([request_for(batch_sample.reference)] * 3)
         assert all(isinstance(end, ServiceUnavailable) for end in ends)
 
     def test_batch_of_secrets_denied(
@@ -208,7 +257,7 @@ class BatchSecretConformance(Conformance):
     ) -> None:
         """Without rights each is `AccessDenied`, as alone: a chain must not go on from it."""
         able(subject.deny)
-        ends = bench.binding.fetch_secrets([_request(batch_sample.reference)] * 3)
+        ends = bench.binding.fetch_secrets([request_for(batch_sample.reference)] * 3)
         assert [type(end) for end in ends] == [AccessDenied] * 3
 
     def test_batch_shows_no_secret(
@@ -216,7 +265,7 @@ class BatchSecretConformance(Conformance):
     ) -> None:
         """Neither log, output nor event of a batch shows a secret."""
         with leaks.all_logs() as logs:
-            bench.binding.fetch_secrets([_request(batch_sample.reference)])
+            bench.binding.fetch_secrets([request_for(batch_sample.reference)])
         told = f"{logs.getvalue()} {''.join(capfd.readouterr())} {bench.events!r}"
         assert not leaks.shows(told, batch_sample.data)
 
@@ -245,10 +294,6 @@ def _wrapped(bench: Bench, kek: str, asked: list[WrapRequest]) -> list[WrappedKe
 
 def _unwraps(wraps: list[WrappedKey], asked: list[WrapRequest]) -> list[UnwrapRequest]:
     return [UnwrapRequest(wrap, each.context) for wrap, each in zip(wraps, asked, strict=True)]
-
-
-def _request(reference: str) -> SecretRequest:
-    return SecretRequest(Reference(reference))
 
 
 def _flipped(ciphertext: bytes) -> bytes:

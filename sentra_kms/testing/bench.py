@@ -32,6 +32,11 @@ class ManualClock:
         self.seconds += seconds
 
 
+def other_name(name: str) -> str:
+    """Return the name under which the same backend is bound a second time."""
+    return f"kit-{name}"
+
+
 def configuration(
     name: str, table: Mapping[str, object], **tables: Mapping[str, object]
 ) -> dict[str, object]:

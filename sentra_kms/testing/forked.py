@@ -10,15 +10,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
 from sentra_kms.binding import Binding
-from sentra_kms.hooktypes import SecretRequest, WrappedKey
+from sentra_kms.errors import Conflict
+from sentra_kms.hooktypes import WrappedKey
 from sentra_kms.material import KeyMaterial
-from sentra_kms.reference import Reference
 from sentra_kms.testing.base import PATIENCE, PLACE
 from sentra_kms.testing.bench import Bench
+from sentra_kms.testing.user import request_for
 
 CALLS = 8
 """Calls of the backend that each process makes, at most."""
@@ -28,9 +30,31 @@ def run_forked(
     name: str, table: Mapping[str, object], kek: str | None, secret: str | None, children: int
 ) -> str:
     """Use a backend over forks, in a new process; return `"ok"`, or what went wrong."""
+    return _run("use", name, table, kek, secret, children)
+
+
+def run_race(name: str, table: Mapping[str, object], children: int, saves: int) -> str:
+    """Have processes add to one ring at once, so often each; `"ok"` if no work was lost."""
+    return _run("race", name, table, children, saves)
+
+
+def calls_of_race(children: int, saves: int) -> int:
+    """Return how many calls of the backend `run_race` makes at most.
+
+    Two by the process that forks, and two for each attempt of each child.
+    """
+    return 2 + 2 * children * _attempts(children, saves)
+
+
+def _attempts(children: int, saves: int) -> int:
+    # A conflict is somebody's save, so that half of it is enough; a store may see one too many.
+    return 2 * children * saves
+
+
+def _run(what: str, *arguments: object) -> str:
     done = subprocess.run(  # noqa: S603 - this interpreter, this module
-        [sys.executable, "-m", __name__],
-        input=json.dumps([name, table, kek, secret, children]),
+        [sys.executable, "-m", __name__, what],
+        input=json.dumps(arguments),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
@@ -40,14 +64,42 @@ def run_forked(
     return done.stdout.strip() or done.stderr
 
 
-def _main() -> str:
-    name, table, kek, secret, children = json.load(sys.stdin)
+def _main(what: str) -> str:
+    arguments = json.load(sys.stdin)
+    return _race(*arguments) if what == "race" else _use(*arguments)
+
+
+def _use(
+    name: str, table: Mapping[str, object], kek: str | None, secret: str | None, children: int
+) -> str:
     bench = Bench(name, table)
     user = _User(bench.binding, kek, secret)
     user.use("before")
     told = _in_children(children, user.use)
     if told == "ok":
         user.use("after")
+    return told
+
+
+def _race(name: str, table: Mapping[str, object], children: int, saves: int) -> str:
+    bench = Bench(name, table)
+    bench.binding.save_ring("acme", b"", None)
+
+    def add(mark: str) -> None:
+        left = saves
+        for _ in range(_attempts(children, saves)):
+            found = bench.binding.load_ring("acme")
+            with suppress(Conflict):
+                bench.binding.save_ring("acme", found.document + mark[-1:].encode(), found.revision)
+                left -= 1
+            if not left:
+                return
+        raise AssertionError("there are more conflicts than saves")
+
+    told = _in_children(children, add)
+    kept, made = len(bench.binding.load_ring("acme").document), children * saves
+    if told == "ok" and kept != made:
+        return f"of {made} saves by {children} processes {made - kept} were lost"
     return told
 
 
@@ -70,7 +122,7 @@ class _User:
             _same(bound.unwrap_key(self._kek, self._wrapped, PLACE), self._material)
             bound.wrap_key(self._kek, self._material, PLACE)
         if self._secret is not None:
-            bound.fetch_secret(SecretRequest(Reference(self._secret)))
+            bound.fetch_secret(request_for(self._secret))
         if "save_ring" in bound.operations:
             self._ring = self._ring or bound.save_ring("acme", b"document", None)
             _same(bound.load_ring("acme").revision, self._ring)
@@ -120,4 +172,4 @@ def _be_child(starting: int, writing: int, use: Callable[[], None]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(_main())
+    sys.stdout.write(_main(sys.argv[1]))

@@ -21,16 +21,25 @@ class BackendHarness:
     """Base of a backend's harness. Each check makes one of its own, so that none sees another's.
 
     Give `type`, and override what applies. A method that is not overridden is an ability that the
-    harness lacks: the checks that need it are skipped, and the reason names it. `kek` is no mere
-    ability when the backend wraps keys, nor `secret` when it fetches secrets: without it the
-    checks fail.
+    harness lacks: the checks that need it are skipped, and the reason names it. What the service
+    itself has no such thing as stands in `absent`. `kek` is no mere ability when the backend wraps
+    keys, nor `secret` when it fetches secrets: without it the checks fail.
     """
 
     type: ClassVar[str]
     """The backend type, as in the configuration."""
 
+    absent: ClassVar[Mapping[str, str]] = {}
+    """Abilities that the service has no such thing as, or that no test can bring about, each with
+    the reason: `{"throttle": "SQLite takes every request"}`. Their checks are skipped, and the
+    summary gives the reason. What is declared absent must not be overridden.
+    """
+
     makes_keys: ClassVar[bool] = False
     """Whether the backend makes a KEK that it does not know at its first wrap."""
+
+    folds_key_names: ClassVar[bool] = False
+    """Whether two names of a KEK that differ only in case are one KEK to the service."""
 
     tenants: ClassVar[int] = 101
     """Rings of the longest list: one more than a page of services that page by 100. A backend that
@@ -41,6 +50,11 @@ class BackendHarness:
 
     patience: ClassVar[float] = 60.0
     """Seconds after which a call that does not come back fails its check."""
+
+    lateness: ClassVar[float] = 2.5
+    """Seconds after its timeout by which a call to a silent service has come back. More than a
+    machine that is busy needs, and less than a client that waits as long as it likes.
+    """
 
     live: ClassVar[bool] = False
     """Whether each call is paid for: the checks then repeat less and keep within `call_budget`."""
@@ -129,7 +143,11 @@ class BackendHarness:
         raise NotImplementedError
 
     def ring_history(self, tenant: str) -> set[bytes]:
-        """Return every document of the tenant that is still in the store: live, old or deleted."""
+        """Return every document of the tenant that is still in the store: live, old or deleted.
+
+        As `save_ring` was given them, and read past the backend: what the backend no longer shows
+        is what is looked for. Called before and after a purge; empty where nothing is left.
+        """
         raise NotImplementedError
 
     def lose_answer(self) -> None:
@@ -137,7 +155,12 @@ class BackendHarness:
         raise NotImplementedError
 
     def deny(self) -> None:
-        """Take from the backend's credentials every right in the service."""
+        """Take from the backend's credentials every right in the service.
+
+        The credentials stay good: what was asked is refused, and not who asks. In force when this
+        returns, also for connections and logins that the backend has already. Called once in a
+        check, after the backend was used; nothing is given back.
+        """
         raise NotImplementedError
 
     def throttle(self) -> None:
@@ -145,12 +168,31 @@ class BackendHarness:
         raise NotImplementedError
 
     def stall(self) -> None:
-        """Make the service take every request and answer none."""
+        """Make the service take every request and answer none.
+
+        Connections open, and stay open: who is refused knows at once, and proves nothing here.
+        Called once in a check, after the backend was used. `close` has to end it, so that calls
+        which still wait come back.
+        """
+        raise NotImplementedError
+
+    def answer_unknown(self) -> None:
+        """Make the service refuse every request with a code that the backend cannot know.
+
+        One that says neither that it passes, as an HTTP status of 500 and more does, nor what is
+        wrong.
+        """
         raise NotImplementedError
 
     def cut(self) -> None:
         """Make the service unreachable."""
         raise NotImplementedError
+
+    def share(self) -> None:
+        """Let other processes reach what `settings` speaks of; most services need nothing done.
+
+        One that lives in the memory of the tests' own process declares it `absent`.
+        """
 
     def requests(self) -> Sequence[object]:
         """Return the requests that reached the service since `open`; only their number is read."""

@@ -49,9 +49,29 @@ class KeyStateConformance(Conformance):
     def test_disabled_key_on_unwrap(
         self, bench: Bench, subject: BackendHarness, kek: str, wrapped: WrappedKey
     ) -> None:
-        """A KEK that was disabled after a wrap does not unwrap it: `KeyUnavailable`."""
+        """A KEK that was disabled does not unwrap what it wrapped: `KeyUnavailable`.
+
+        Nor what it unwrapped before: to keep keys is the core's work, which knows for how long.
+        """
+        bench.binding.unwrap_key(kek, wrapped, PLACE)
         able(subject.disable_key, kek)
         refused(KeyUnavailable, lambda: bench.binding.unwrap_key(kek, wrapped, PLACE))
+
+    def test_disabled_key_on_describe(
+        self, bench: Bench, subject: BackendHarness, kek: str
+    ) -> None:
+        """To describe a disabled KEK is `KeyUnavailable`: no wrap could be made with it now."""
+        bench.binding.describe_key(kek)
+        able(subject.disable_key, kek)
+        refused(KeyUnavailable, lambda: bench.binding.describe_key(kek))
+
+    def test_scheduled_key_on_describe(
+        self, bench: Bench, subject: BackendHarness, kek: str
+    ) -> None:
+        """Nor with one that is scheduled for destruction."""
+        bench.binding.describe_key(kek)
+        able(subject.schedule_key, kek)
+        refused(KeyUnavailable, lambda: bench.binding.describe_key(kek))
 
     def test_scheduled_key_on_wrap(
         self, bench: Bench, subject: BackendHarness, kek: str, material: KeyMaterial
@@ -63,7 +83,8 @@ class KeyStateConformance(Conformance):
     def test_scheduled_key_on_unwrap(
         self, bench: Bench, subject: BackendHarness, kek: str, wrapped: WrappedKey
     ) -> None:
-        """Nor does it unwrap what it wrapped before."""
+        """Nor does it unwrap what it wrapped and unwrapped before."""
+        bench.binding.unwrap_key(kek, wrapped, PLACE)
         able(subject.schedule_key, kek)
         refused(KeyUnavailable, lambda: bench.binding.unwrap_key(kek, wrapped, PLACE))
 
@@ -76,11 +97,14 @@ class KeyStateConformance(Conformance):
         wrapped: WrappedKey,
     ) -> None:
         """A KEK that is destroyed is used no more: nothing of it was kept."""
+        bench.binding.unwrap_key(kek, wrapped, PLACE)
+        bench.binding.describe_key(kek)
         able(subject.delete_key, kek)
         gone = (KeyUnavailable, KeyNotFound)
         refused(gone, lambda: bench.binding.unwrap_key(kek, wrapped, PLACE))
         if not subject.makes_keys:
             refused(gone, lambda: bench.binding.wrap_key(kek, material, PLACE))
+            refused(gone, lambda: bench.binding.describe_key(kek))
 
     def test_rotated_key_unwraps_what_it_wrapped(
         self,
@@ -103,6 +127,7 @@ class KeyStateConformance(Conformance):
         wrapped: WrappedKey,
     ) -> None:
         """A wrap made after a rotation tells the new version, and so does `describe_key`."""
+        bench.binding.describe_key(kek)
         able(subject.rotate_key, kek)
         later = bench.binding.wrap_key(kek, material, PLACE)
         assert _named(later) != (wrapped.key_id, wrapped.key_version), "the new version is not told"

@@ -23,7 +23,7 @@ from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, able, often, refused
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness
-from sentra_kms.testing.key_states import KeyStateConformance
+from sentra_kms.testing.key_names import KeyNameConformance
 
 
 class _Nothing(WrapContext, frozen=True):
@@ -72,7 +72,7 @@ _KEYS = {
 }
 
 
-class KeyConformance(KeyStateConformance):
+class KeyConformance(KeyNameConformance):
     """For a backend that wraps keys."""
 
     def test_round_trip(

@@ -4,13 +4,22 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from sentra_kms.errors import Conflict, TenantNotFound
-from sentra_kms.testing.base import Conformance, need, often, refused, together
+from sentra_kms.testing import forked
+from sentra_kms.testing.base import Conformance, able, need, often, refused, table, together
 from sentra_kms.testing.bench import Bench
+from sentra_kms.testing.budget import budget_of
+from sentra_kms.testing.harness import BackendHarness
+from sentra_kms.testing.skips import NO_FORK
 
 _RACERS = 16
+_PROCESSES = 4
+_SAVES = 5
+"""Processes that save at once, and how often each."""
 
 
 class RingRaceConformance(Conformance):
@@ -56,6 +65,19 @@ class RingRaceConformance(Conformance):
         count = often(self.harness, 8, live=3)
         assert together(count, add) == [None] * count
         assert sorted(store.binding.load_ring("acme").document) == list(range(count))
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason=NO_FORK)
+    def test_none_is_lost_among_processes(self, store: Bench, subject: BackendHarness) -> None:
+        """Nor when those who save are processes: a lock of this one does not hold another.
+
+        A service in the memory of the tests' process is declared to be shared with none.
+        """
+        able(subject.share)
+        processes, saves = often(subject, _PROCESSES, live=2), often(subject, _SAVES, live=1)
+        if subject.live:
+            budget_of(type(subject)).spend(forked.calls_of_race(processes, saves))
+        told = forked.run_race(subject.name, table(subject), processes, saves)
+        assert told == "ok", f"{told} (if the service is this process's own: declare share absent)"
 
     def _race(self, store: Bench, expected: str | None) -> None:
         ends = together(

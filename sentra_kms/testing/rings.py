@@ -128,6 +128,28 @@ class RingConformance(LostAnswerConformance):
         for limit in few if self.harness.live else (max(1, count // 100), 10, 100, count, 1000):
             assert sorted(listed(rings, limit)) == sorted(tenants)
 
+    def test_list_while_rings_go(self, rings: Bench) -> None:
+        """A list goes on behind what was deleted meanwhile, and passes over none that stayed.
+
+        Not even if that was the last of a page. What works through a fleet would leave some out.
+        """
+        revisions = {
+            tenant: rings.binding.save_ring(tenant, b"one", None)
+            for tenant in (f"tenant-{number}" for number in range(7))
+        }
+        found = {*revisions}
+        page = rings.binding.list_rings(None, 2)
+        for _ in revisions:
+            if page.tenants or page.cursor is None:
+                break
+            page = rings.binding.list_rings(page.cursor, 2)  # one without a tenant, as may be
+        for tenant in page.tenants:
+            rings.delete_ring(tenant, revisions[tenant])
+            found.discard(tenant)
+        later = [] if page.cursor is None else listed(rings, 2, page.cursor)
+        assert sorted(later) == sorted(found)
+        assert sorted(listed(rings, 10)) == sorted(found)
+
     def test_tenants_that_differ_in_case(self, rings: Bench) -> None:
         """Ids that differ only in case are two tenants."""
         for tenant in ("acme", "Acme", "ACME"):

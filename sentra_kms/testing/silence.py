@@ -13,13 +13,13 @@ import pytest
 
 from sentra_kms.binding import Binding
 from sentra_kms.errors import KMSError
-from sentra_kms.hooktypes import SecretRequest
+from sentra_kms.hooktypes import WrappedKey
 from sentra_kms.material import KeyMaterial
-from sentra_kms.reference import Reference
 from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, Conformance, must, need
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.harness import BackendHarness, SecretSample
+from sentra_kms.testing.user import request_for
 
 
 class SilenceConformance(Conformance):
@@ -79,6 +79,38 @@ class SilenceConformance(Conformance):
         for each in _planted(samples):
             assert not leaks.shows(repr(bench.events), each.reveal())
 
+    def test_errors_name_nobody_else(self, bench: Bench, subject: BackendHarness) -> None:
+        """An error about one KEK, tenant or secret names no other: its reader may be a tenant."""
+        for operation, (call, other, own) in _missing(bench, subject).items():
+            told = ""
+            for name in (other, own):
+                with pytest.raises(KMSError) as caught:
+                    call(name)
+                told = f"{caught.value} {caught.value.subject} {caught.value.__cause__!r}"
+            assert other not in told, operation
+
+
+def _missing(
+    bench: Bench, subject: BackendHarness
+) -> dict[str, tuple[Callable[[str], object], str, str]]:
+    """Return by operation a call that finds nothing, and two names for it."""
+    bound = bench.binding
+    found: dict[str, tuple[Callable[[str], object], str, str]] = {}
+    if "unwrap_key" in bench.operations:
+        wrapped: WrappedKey = bound.wrap_key(must(subject.kek), KeyMaterial(bytes(32)), PLACE)
+        unknown = subject.unknown_kek()
+        found["unwrap_key"] = (
+            lambda name: bound.unwrap_key(name, wrapped, PLACE), f"{unknown}-of-another", unknown,
+        )  # fmt: skip
+    if "fetch_secret" in bench.operations:
+        missing = request_for(subject.missing_secret()).reference
+        found["fetch_secret"] = (
+            lambda name: bound.fetch_secret(request_for(name)), f"{missing}-of-another", missing,
+        )  # fmt: skip
+    if "load_ring" in bench.operations:
+        found["load_ring"] = (bound.load_ring, "acme-of-another", "acme")
+    return found
+
 
 def _whole_and_halves(key: KeyMaterial) -> list[KeyMaterial]:
     """Return what may not show of a key: half of one, to tell it by, is half too much."""
@@ -98,14 +130,14 @@ def _planted(samples: list[SecretSample]) -> list[KeyMaterial]:
 
 
 def _asked_for(subject: BackendHarness, samples: list[SecretSample]) -> list[str]:
-    """Return references to the secrets, and to fields, options and paths that are not."""
+    """Return references to the secrets, and to options, versions and paths that are not."""
     references = [subject.missing_secret()]
     for sample in samples:
         whole = sample.reference.partition("#")[0]
         joint = "&" if "?" in whole else "?"
         references.append(sample.reference)
-        references.append(f"{whole}#sentra-kms-no-such-field")
         references.append(f"{whole}{joint}sentra-kms-no-such-option=1")
+        references.append(f"{whole}{joint}version=sentra-kms-no-such-version")
     return references
 
 
@@ -114,7 +146,7 @@ def _ends_of_fetching(bound: Binding, references: list[str]) -> list[KMSError]:
     errors: list[KMSError] = []
     for reference in references:
         try:
-            bound.fetch_secret(SecretRequest(Reference(reference)))
+            bound.fetch_secret(request_for(reference))
         except KMSError as error:
             errors.append(error)
     assert errors

@@ -11,11 +11,14 @@ import pytest
 LACKS_ABILITY = "the harness lacks the ability"
 LACKS_PART = "no part that implements"
 LIVE_PROFILE = "left out of the live profile"
+DECLARED = "declared absent:"
 NO_FORK = "this system does not fork"
 """What a skip's reason says."""
 
 _NAME = "sentra-kms-conformance"
-_REASON = re.compile(rf"{LACKS_ABILITY} \S+|\S+ has {LACKS_PART} \S+|{LIVE_PROFILE}|{NO_FORK}")
+_REASON = re.compile(
+    rf"{LACKS_ABILITY} \S+|\S+ has {LACKS_PART} \S+|{DECLARED} [^\n]+|{LIVE_PROFILE}|{NO_FORK}"
+)
 
 
 def tell_skips(config: pytest.Config) -> None:

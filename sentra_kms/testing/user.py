@@ -5,14 +5,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sentra_kms.binding import Binding
-from sentra_kms.hooktypes import SecretRequest
+from sentra_kms.errors import KMSError
+from sentra_kms.hooktypes import SecretRequest, SecretValue, UnwrapRequest, WrapRequest
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
+from sentra_kms.secrets.transforms import pick_field
 from sentra_kms.testing.base import PLACE, must
 from sentra_kms.testing.harness import BackendHarness
+
+READS = (
+    "unwrap_key",
+    "describe_key",
+    "unwrap_keys",
+    "fetch_secret",
+    "fetch_secrets",
+    "load_ring",
+    "list_rings",
+)
+"""Operations that can be done again and again."""
+
+
+def request_for(reference: str) -> SecretRequest:
+    """Return what the core asks a backend for: a whole document, and never a field of it."""
+    return SecretRequest(Reference(reference).document)
+
+
+def picked(found: SecretValue, reference: str) -> bytes:
+    """Return what the core makes of a document for a reference: its field, if it names one."""
+    named = Reference(reference)
+    return (pick_field(found.data, named) if named.keys else found.data).reveal()
 
 
 class User:
@@ -31,8 +55,9 @@ class User:
             wrapped = bound.wrap_key(self._kek, material, PLACE)
             assert bound.unwrap_key(self._kek, wrapped, PLACE) == material
         if self._secret is not None:
-            found = bound.fetch_secret(SecretRequest(Reference(self._secret.reference)))
-            assert found.data.reveal() == self._secret.data
+            _, separator, rest = self._secret.reference.partition("://")
+            found = bound.fetch_secret(request_for(f"{bound.name}{separator}{rest}"))
+            assert picked(found, self._secret.reference) == self._secret.data
         if "save_ring" in bound.operations:
             tenant = f"tenant-{number}"
             revision = bound.save_ring(tenant, tenant.encode(), None)
@@ -55,9 +80,16 @@ def useful_calls(
         calls["wrap_key"] = lambda: through.wrap_key(kek, material, PLACE)
         calls["unwrap_key"] = lambda: through.unwrap_key(kek, wrapped, PLACE)
         calls["describe_key"] = lambda: through.describe_key(kek)
+        if "wrap_keys" in bound.operations:
+            wraps = [WrapRequest(material, PLACE)] * 2
+            unwraps = [UnwrapRequest(wrapped, PLACE)] * 2
+            calls["wrap_keys"] = lambda: _all_of(through.wrap_keys(kek, wraps))
+            calls["unwrap_keys"] = lambda: _all_of(through.unwrap_keys(kek, unwraps))
     if "fetch_secret" in bound.operations:
-        request = SecretRequest(Reference(must(subject.secret).reference))
+        request = request_for(must(subject.secret).reference)
         calls["fetch_secret"] = lambda: through.fetch_secret(request)
+        if "fetch_secrets" in bound.operations:
+            calls["fetch_secrets"] = lambda: _all_of(through.fetch_secrets([request] * 2))
     if "save_ring" in bound.operations:
         revision = bound.save_ring("acme", b"one", None)
         calls["load_ring"] = lambda: through.load_ring("acme")
@@ -68,3 +100,13 @@ def useful_calls(
             calls["purge_ring_history"] = lambda: through.purge_ring_history("acme")
         calls["delete_ring"] = lambda: through.delete_ring("acme", revision)
     return calls
+
+
+def _all_of(ends: Sequence[object]) -> Sequence[object]:
+    """Return the ends of a batch, or raise the error that is one: here each ends as all do."""
+    kinds = {type(end) for end in ends}
+    assert len(kinds) == 1, "the requests of a batch end in several ways"
+    for end in ends:
+        if isinstance(end, KMSError):
+            raise end
+    return ends

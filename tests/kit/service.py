@@ -11,6 +11,8 @@ import threading
 
 from sentra_kms.errors import (
     AccessDenied,
+    PluginError,
+    SecretNotFound,
     ServiceUnavailable,
     Throttled,
     Timeout,
@@ -64,10 +66,19 @@ class Service:
                 self.requests.extend([request] * 50)
             for_good = False if fault == "throttled for good" else None
             raise Throttled("too many requests", retry_after=1.0, retryable=for_good)
+        if self.trouble == "answers what is not known":
+            if fault == "an unknown code is an outage":
+                raise ServiceUnavailable("the service answered Teapot")
+            if fault == "an unknown code is a lack":
+                raise SecretNotFound("the service answered Teapot")
+            raise PluginError("the service answered Teapot, which this backend does not know")
         if self.trouble == "stalls":
             if fault == "blocks for ever":
                 self.mended.wait()
-            self.mended.wait(timeout)
+            if fault == "waits its own time":
+                timeout = 4.0
+            for _ in range(8 if fault == "a timeout for each try" else 1):
+                self.mended.wait(timeout)
             if fault == "silence is an outage":
                 raise ServiceUnavailable("the service did not answer")
             raise Timeout("the service did not answer in time")

@@ -13,7 +13,9 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -24,6 +26,7 @@ from sentra_kms.errors import (
     KeyUnavailable,
     KMSError,
     MalformedInput,
+    PluginError,
     ServiceUnavailable,
 )
 from sentra_kms.hookspecs import (
@@ -85,6 +88,9 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
         self._pid = host.state.setdefault("pid", os.getpid())
         self._inside = threading.Lock()
         self._nonces = itertools.count()
+        self._kept: dict[tuple[str, bytes], KeyMaterial] = {}
+        self._described: dict[str, KeyDescription] = {}
+        self._missing: KeyNotFound | None = None
 
     @hookimpl
     def wrap_key(
@@ -118,6 +124,22 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def unwrap_key(
         self, key: str, wrapped: WrappedKey, context: WrapContext, timeout: float
     ) -> KeyMaterial:
+        if self._fault in {"keeps what it unwrapped", "keeps a place's key"}:
+            return self._unwrap_once(key, wrapped, context, timeout)
+        return self._unwrap(key, wrapped, context, timeout)
+
+    def _unwrap_once(
+        self, key: str, wrapped: WrappedKey, context: WrapContext, timeout: float
+    ) -> KeyMaterial:
+        known = b"" if self._fault == "keeps a place's key" else wrapped.ciphertext
+        place = (key, known + context.canonical)
+        if place not in self._kept:
+            self._kept[place] = self._unwrap(key, wrapped, context, timeout)
+        return self._kept[place]
+
+    def _unwrap(
+        self, key: str, wrapped: WrappedKey, context: WrapContext, timeout: float
+    ) -> KeyMaterial:
         if self._fault == "trusts the record":
             key = wrapped.key_id.removeprefix("service/")
         versions = self._kek(key, timeout).versions
@@ -146,18 +168,14 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def wrap_keys(
         self, key: str, requests: tuple[WrapRequest, ...], timeout: float
     ) -> list[WrappedKey | KMSError]:
-        self._kek(key, timeout)
+        self._kek_of_batch(key, timeout)
         if self._fault == "key of a batch in a log":
             self._logger.debug("wrapping %s", [each.material.reveal() for each in requests])
-        first = requests[0].context
         return each_end(
             self._fault,
             requests,
             lambda each: self.wrap_key(
-                key,
-                each.material,
-                first if self._fault == "batch binds one context" else each.context,
-                timeout,
+                key, each.material, self._of_batch(requests, each.context), timeout
             ),
         )
 
@@ -165,32 +183,81 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def unwrap_keys(
         self, key: str, requests: tuple[UnwrapRequest, ...], timeout: float
     ) -> list[KeyMaterial | KMSError]:
-        self._kek(key, timeout)
-        first = requests[0].context
-        return each_end(
-            self._fault,
-            requests,
-            lambda each: self.unwrap_key(
-                key,
-                each.wrapped,
-                first if self._fault == "batch binds one context" else each.context,
-                timeout,
-            ),
-        )
+        kek = self._kek_of_batch(key, timeout)
+        if self._fault == "batch forgets versions":
+            newest = len(kek.versions).to_bytes(1)
+            requests = tuple(
+                UnwrapRequest(
+                    msgspec.structs.replace(
+                        each.wrapped, ciphertext=newest + each.wrapped.ciphertext[1:]
+                    ),
+                    each.context,
+                )
+                for each in requests
+            )
+        state = kek.state
+        if self._fault == "batch uses a disabled key":
+            kek.state = "enabled"
+        try:
+            return each_end(
+                self._fault,
+                requests,
+                lambda each: self.unwrap_key(
+                    key, each.wrapped, self._of_batch(requests, each.context), timeout
+                ),
+            )
+        finally:
+            if self._fault == "batch uses a disabled key":
+                kek.state = state
+
+    def _kek_of_batch(self, key: str, timeout: float) -> Kek:
+        if self._fault == "batch uses a disabled key":
+            self._service.ask("use a KEK", timeout)
+            return self._service.keys.get(key) or self._kek(key, timeout)
+        try:
+            return self._kek(key, timeout)
+        except PluginError:
+            if self._fault != "an unknown code of a batch is an outage":
+                raise
+            raise ServiceUnavailable("the service answered Teapot") from None
+
+    def _of_batch(
+        self, requests: Sequence[WrapRequest | UnwrapRequest], context: WrapContext
+    ) -> WrapContext:
+        if self._fault == "batch binds one context":
+            return requests[0].context
+        if self._fault == "batch binds one context a tenant":
+            return next(each.context for each in requests if each.context.tenant == context.tenant)
+        return context
 
     @hookimpl
     def describe_key(self, key: str, timeout: float) -> KeyDescription:
+        if self._fault == "keeps descriptions" and key in self._described:
+            return self._described[key]
+        if self._fault == "describes what is disabled" and key in self._service.keys:
+            self._service.ask("describe a KEK", timeout)
+            return KeyDescription(f"service/{key}", str(len(self._service.keys[key].versions)))
         version = len(self._kek(key, timeout).versions)
         if self._fault == "describes another version":
             version += 1
+        if self._fault == "keeps descriptions":
+            self._described[key] = KeyDescription(f"service/{key}", str(version))
         return KeyDescription(f"service/{key}", str(version))
 
     @hookimpl
     def check(self, timeout: float) -> list[Finding]:
         if self._fault == "check blocks for ever" and self._service.trouble == "stalls":
             self._service.mended.wait()
-        self._service.ask("check", timeout, self._fault)
+        if self._fault != "check asks nobody":
+            self._service.ask("check", timeout, self._fault)
         return [Finding("ok", name, "is there") for name in self._service.keys]
+
+    def _named(self, key: str) -> str:
+        if self._fault == "folds the case of keys":
+            return key.lower()
+        if self._fault == "takes a key by its first letters":
+            return next((name for name in self._service.keys if key.startswith(name)), key)
+        return key
 
     def _bound(self, context: WrapContext, version: int) -> bytes:
         if self._fault == "drops the context":
@@ -210,7 +277,10 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
                 self._inside.release()
         if self._fault == "keeps its connection" and os.getpid() != self._pid:
             raise ServiceUnavailable("the connection was lost")
-        found = self._service.keys.get(key)
+        found = self._service.keys.get(self._named(key))
+        if found is None and self._fault == "keeps an error":
+            self._missing = self._missing or KeyNotFound(f"the service has no KEK '{key}'")
+            raise KeyNotFound(self._missing.message)
         if found is None:
             if self._fault == "wrong error for an unknown key":
                 raise ServiceUnavailable("the service answered 404")

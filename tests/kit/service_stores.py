@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
+
 from sentra_kms.errors import (
     AccessDenied,
     Conflict,
@@ -70,6 +72,7 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
         self._service = service
         self._fault = fault
         self._kept: dict[str, bytes] = {}
+        self._missing: str | None = None
 
     @hookimpl
     def fetch_secret(self, request: SecretRequest, timeout: float) -> SecretValue:
@@ -81,23 +84,28 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
                 raise SecretNotFound(f"there is no secret {reference.path}") from None
         else:
             self._service.ask("read a secret", timeout, self._fault)
-        if reference.path == "fields" and self._fault != "passes over fields":
-            return self._field(reference)
+        if self._fault == "knows one name" and reference.backend != "service":
+            raise MalformedInput(f"{reference}: it begins with service://")
+        if reference.field is not None:
+            raise MalformedInput(f"{reference}: a field is never asked for")
         if self._fault != "passes over options" and (
-            {name for name, _ in reference.options} - {"version"} or reference.field
+            {name for name, _ in reference.options} - {"version"}
         ):
             whole = self._whole(Reference(f"service://{reference.path}")).data.reveal()
             if self._fault == "secret in an error":
-                raise MalformedInput(f"{reference}: there is no such field in {whole!r}")
+                raise MalformedInput(f"{reference}: there is no such option of {whole!r}")
             if self._fault == "secret of a refusal in a log":
-                logging.getLogger(__name__).debug("no such field in %s", whole)
-            raise MalformedInput(f"{reference}: no other option than 'version', and no field here")
+                logging.getLogger(__name__).debug("no such option of %s", whole)
+            raise MalformedInput(f"{reference}: no other option than 'version'")
         return self._whole(reference)
 
     def _whole(self, reference: Reference) -> SecretValue:
         versions = self._service.secrets.get(reference.path, [])
         if reference.path == "fields":
-            versions = [str(FIELDS).encode()]
+            document = {name: value.decode() for name, value in FIELDS.items()}
+            versions = [msgspec.json.encode(document)]
+            if self._fault == "fields as they print":
+                versions = [str(document).encode()]
         if self._fault == "keeps a deleted secret" and versions:
             self._kept.setdefault(reference.path, versions[-1])
         if (
@@ -109,7 +117,10 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
         if not versions:
             if self._fault == "empty for a missing secret":
                 return SecretValue(KeyMaterial(b""))
-            raise SecretNotFound(f"there is no secret {reference.path}")
+            missing = reference.path
+            if self._fault == "keeps an error":
+                self._missing = missing = self._missing or missing
+            raise SecretNotFound(f"there is no secret {missing}")
         newest = str(len(versions))
         wanted = dict(reference.options).get("version", newest)
         there = wanted in {str(number + 1) for number in range(len(versions))}
@@ -128,13 +139,8 @@ class Secrets(SecretHooks, BatchSecretHooks, PartHooks):
             found = found[:1000]
         if self._fault == "secret as its version":
             return SecretValue(KeyMaterial(found), version=found.decode("latin-1"))
-        return SecretValue(KeyMaterial(found), version=wanted)
-
-    def _field(self, reference: Reference) -> SecretValue:
-        value = FIELDS.get(reference.field or "")
-        if value is None:
-            raise SecretNotFound(f"{reference}: no such field")
-        return SecretValue(KeyMaterial(value), version="1")
+        told = newest if self._fault == "tells the newest version" else wanted
+        return SecretValue(KeyMaterial(found), version=told)
 
     @hookimpl
     def fetch_secrets(
@@ -172,11 +178,14 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
         self._service = service
         self._fault = fault
         self._kept: dict[str, StoredRing] = {}
+        self._missing: str | None = None
 
     @hookimpl
     def load_ring(self, tenant: str, timeout: float) -> StoredRing:
         found = self._find(tenant, timeout)
         if found is None:
+            if self._fault == "keeps an error":
+                self._missing = tenant = self._missing or tenant
             raise TenantNotFound(f"tenant '{tenant}' has no ring")
         if self._fault == "stale ring":
             return self._kept.setdefault(tenant, found)
@@ -264,8 +273,20 @@ class Rings(RingHooks, RingHistoryHooks, PartHooks):
         found = sorted(name for name in self._service.rings if cursor is None or name > cursor)
         if self._fault == "first page only":
             return RingPage(tuple(found[: min(limit, 100)]), None)
+        if self._fault in {"counts to its cursor", "looks for its cursor"}:
+            return self._page(sorted(self._service.rings), cursor, limit)
         page = tuple(found[:limit])
         return RingPage(page, page[-1] if len(found) > limit else None)
+
+    def _page(self, names: list[str], cursor: str | None, limit: int) -> RingPage:
+        if self._fault == "counts to its cursor":
+            start = int(cursor or 0)
+            more = str(start + limit)
+        else:
+            start = names.index(cursor) + 1 if cursor in names else 0 if cursor is None else 1 << 30
+            more = names[min(start + limit, len(names)) - 1] if names else ""
+        page = tuple(names[start : start + limit])
+        return RingPage(page, more if start + limit < len(names) else None)
 
     def _replace(self, tenant: str) -> None:
         found = self._service.rings.get(self._name(tenant))

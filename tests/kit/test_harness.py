@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 import sentra_kms
 from sentra_kms.testing import BackendConformance, BackendHarness, Bench
 from sentra_kms.testing.base import able, must, need, together
+from sentra_kms.testing.declared import check_declared
+from sentra_kms.testing.skips import summary
 
 ROOT = Path(sentra_kms.__file__).parents[1]
 WITHOUT_PYTEST = """
@@ -22,6 +26,21 @@ try:
     import sentra_kms.testing
 except ImportError as error:
     print(error)
+"""
+WRONG = """
+from sentra_kms.testing import BackendHarness, EndToEndConformance
+
+
+class WrongHarness(BackendHarness):
+    type = "memory"
+    absent = {"throtle": "memory takes every request"}
+
+    def kek(self):
+        return "tenants"
+
+
+class TestWrong(EndToEndConformance):
+    harness = WrongHarness
 """
 _ARGUMENTS = {
     "disable_key": ("tenants",),
@@ -34,6 +53,18 @@ _ARGUMENTS = {
     "delete_secret": ("env://X",),
     "ring_history": ("acme",),
 }
+
+
+def _run(place: Path, module: str) -> str:
+    """Run a module of checks; return what pytest said."""
+    (place / "test_wrong.py").write_text(module)
+    return subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+            "--rootdir", str(place), str(place / "test_wrong.py"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
 
 
 class Bare(BackendHarness):
@@ -50,7 +81,7 @@ class Able(Bare):
     [
         *_ARGUMENTS,
         *("kek", "second_kek", "secret", "binary_secret", "field_secret"),
-        *("lose_answer", "deny", "throttle", "stall", "cut", "requests"),
+        *("lose_answer", "deny", "throttle", "stall", "cut", "answer_unknown", "requests"),
     ],
 )
 def test_lacking_ability_is_named(
@@ -60,6 +91,68 @@ def test_lacking_ability_is_named(
     arguments: list[object] = list(_ARGUMENTS.get(ability, ()))
     with pytest.raises(pytest.skip.Exception, match=rf"lacks the ability {ability}\(\)"):
         able(getattr(Bare(tmp_path, monkeypatch), ability), *arguments)
+
+
+class Declared(Bare):
+    absent: ClassVar[Mapping[str, str]] = {"throttle": "memory takes every request", "share": "no"}
+
+
+def test_declared_absence_is_told_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check of what a service has no such thing as is skipped, for the reason that was given."""
+    harness = Declared(tmp_path, monkeypatch)
+    check_declared(Declared)
+    for ability in (harness.throttle, harness.share):
+        with pytest.raises(pytest.skip.Exception) as skipped:
+            able(ability)
+        told = skipped.value.msg or ""
+        assert told.startswith(f"declared absent: {ability.__name__}(), ")
+        assert summary([("x.py::TestX::test_x", f"Skipped: {told}")]) == [f"TestX: {told}: test_x"]
+    with pytest.raises(pytest.skip.Exception, match="lacks the ability stall"):
+        able(harness.stall)
+
+
+@pytest.mark.parametrize(
+    ("absent", "told"),
+    [
+        ({"kek": "none"}, "there is no such ability: they are answer_unknown, .*, throttle"),
+        ({"throtle": "none"}, "there is no such ability"),
+        ({"throttle": " "}, "gives no reason"),
+        ({"deny": "nobody can be denied"}, "and yet has it"),
+        ({"share": "a file"}, "and yet has it"),
+    ],
+)
+def test_wrong_declarations_fail(absent: Mapping[str, str], told: str) -> None:
+    """What is needed, misspelt, there or without a reason cannot be declared absent."""
+
+    class Wrong(Bare):
+        def deny(self) -> None:
+            raise AssertionError
+
+        def share(self) -> None:
+            raise AssertionError
+
+    Wrong.absent = absent
+    with pytest.raises(pytest.fail.Exception, match=told):
+        check_declared(Wrong)
+
+
+def test_wrong_declaration_fails_every_check(tmp_path: Path) -> None:
+    """A harness with a wrong declaration proves nothing: each of its checks fails."""
+    told = _run(tmp_path, WRONG)
+    assert "passed" not in told
+    assert "WrongHarness declares 'throtle' absent, and there is no such ability" in told
+
+
+def test_backend_that_cannot_be_used_is_told_in_a_line(tmp_path: Path) -> None:
+    """Where a backend cannot even be built, each check says why, without a traceback."""
+    wrong = WRONG.replace("throtle", "throttle").replace('"memory"', '"not-installed"')
+    told = _run(tmp_path, wrong)
+    assert "cannot be used at all: " in told
+    assert "no backend type 'not-installed' is installed" in told
+    assert "Traceback" not in told
+    assert "config.py:" not in told
 
 
 def test_ability_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

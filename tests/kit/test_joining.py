@@ -13,7 +13,7 @@ import pytest
 
 import sentra_kms
 from sentra_kms.testing import BackendHarness, WholeConformance
-from sentra_kms.testing.bench import ENVIRONMENT, configuration
+from sentra_kms.testing.bench import ENVIRONMENT, Bench, configuration, other_name
 from sentra_kms.testing.budget import CallBudget, budget_of, keep_within_budget
 from sentra_kms.testing.skips import summary
 from tests.plugin.distributions import install
@@ -173,3 +173,19 @@ def test_budget_counts_what_load_builds(tmp_path: Path, monkeypatch: pytest.Monk
         with sentra_kms.load(table, ENVIRONMENT) as kms:
             kms.keys.create("acme")
         assert (budget_of(Memory).spent > 0) is counted
+
+
+def test_budget_counts_under_the_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of the backend where it is bound under another name are paid for, too."""
+
+    class Memory(BackendHarness):
+        type = "memory"
+        live = True
+
+    keep_within_budget(Memory(tmp_path, monkeypatch), monkeypatch)
+    bench = Bench(other_name("memory"), {"type": "memory"})
+    bench.binding.describe_key("k")
+    bench.close()
+    assert budget_of(Memory).spent == 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import ClassVar
 
 from sentra_kms.testing import (
     BackendConformance,
@@ -16,9 +17,20 @@ from sentra_kms.testing import (
     WholeConformance,
 )
 
+NO_SERVICE = dict.fromkeys(
+    ("answer_unknown", "cut", "lose_answer", "requests", "stall", "throttle"),
+    "files on this machine, and no service",
+)
+
 
 class LocalHarness(BackendHarness):
     type = "local"
+    absent: ClassVar[Mapping[str, str]] = {
+        **NO_SERVICE,
+        "disable_key": "a master key is configured or not",
+        "rotate_key": "a master key has one version: its successor is another KEK",
+        "schedule_key": "a master key is configured or not",
+    }
     tenants = 1000
 
     def open(self) -> None:
@@ -49,6 +61,7 @@ class RingsHarness(BackendHarness):
     """Only a directory: no master key, so no keys part."""
 
     type = "local"
+    absent = NO_SERVICE
 
     def settings(self) -> Mapping[str, object]:
         return {"directory": str(self.path / "keys")}

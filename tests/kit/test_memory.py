@@ -5,12 +5,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from sentra_kms.testing import BackendConformance, BackendHarness, SecretSample
 
 
 class MemoryHarness(BackendHarness):
     type = "memory"
+    absent: ClassVar[Mapping[str, str]] = {
+        "answer_unknown": "it calls no service",
+        "disable_key": "its KEKs have no states",
+        "lose_answer": "it calls no service",
+        "rotate_key": "its KEKs have one version",
+        "schedule_key": "its KEKs have no states",
+        "share": "it is this process's memory",
+        "stall": "it calls no service",
+        "throttle": "it calls no service",
+    }
     makes_keys = True
     tenants = 1000
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from sentra_kms.reference import Reference
 from sentra_kms.testing import BackendHarness, SecretConformance, SecretSample, WholeConformance
@@ -13,7 +14,17 @@ from sentra_kms.testing import BackendHarness, SecretConformance, SecretSample, 
 _DATA = b"correct horse battery staple"
 
 
-class EnvHarness(BackendHarness):
+class LocalSource(BackendHarness):
+    absent: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("answer_unknown", "cut", "requests", "stall", "throttle"),
+            "it is on this machine, and no service",
+        ),
+        "secret_version": "there is one version",
+    }
+
+
+class EnvHarness(LocalSource):
     type = "env"
 
     def secret(self) -> SecretSample:
@@ -27,7 +38,7 @@ class EnvHarness(BackendHarness):
         self.patch.delenv(Reference(reference).path)
 
 
-class FileHarness(BackendHarness):
+class FileHarness(LocalSource):
     type = "file"
 
     def secret(self) -> SecretSample:
@@ -35,6 +46,10 @@ class FileHarness(BackendHarness):
 
     def binary_secret(self) -> SecretSample:
         return self._written("binary", b"\x00\xff binary \n")
+
+    def field_secret(self) -> SecretSample:
+        document = self._written("document", b'{"user": "sentra", "password": "%s"}\n' % _DATA)
+        return SecretSample(f"{document.reference}#password", _DATA)
 
     def _written(self, name: str, data: bytes) -> SecretSample:
         path = self.path / name
@@ -52,7 +67,7 @@ class FileHarness(BackendHarness):
         Path(Reference(reference).path).unlink()
 
 
-class DirectoryHarness(BackendHarness):
+class DirectoryHarness(LocalSource):
     def open(self) -> None:
         (self.path / "secrets").mkdir()
         self.patch.setenv("CREDENTIALS_DIRECTORY", str(self.path / "secrets"))

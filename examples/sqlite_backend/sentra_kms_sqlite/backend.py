@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 
@@ -48,10 +49,8 @@ class Keys(KeyHooks, PartHooks):
         """Decrypt under the version that the wrap begins with."""
         head, nonce, sealed = (wrapped.ciphertext[a:b] for a, b in ((0, 4), (4, 16), (16, None)))
         _, cipher = self._database.kek(key, timeout, int.from_bytes(head))
-        try:
+        with suppress(InvalidTag, ValueError):
             return sk.KeyMaterial(cipher.decrypt(nonce, sealed, head + context.canonical))
-        except (InvalidTag, ValueError):
-            pass
         raise sk.DecryptionFailed(f"'{self._name}:{key}' cannot unwrap the tenant key")
 
     @hookimpl

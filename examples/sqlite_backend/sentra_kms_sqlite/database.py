@@ -6,7 +6,7 @@ import base64
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -15,10 +15,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import sentra_kms as sk
 
 _T = TypeVar("_T")
+Work = Callable[[sqlite3.Connection], _T]
+_OURS = 0x53454B53  # SQLite's application id of a database that this backend made
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS keks (name TEXT, version INTEGER, state TEXT, sealed BLOB)",
-    "CREATE TABLE IF NOT EXISTS rings (tenant TEXT PRIMARY KEY, document BLOB, revision TEXT)",
+    "CREATE TABLE keks (name TEXT, version INTEGER, state TEXT, sealed BLOB)",
+    "CREATE TABLE rings (tenant TEXT PRIMARY KEY, document BLOB, revision TEXT)",
+    f"PRAGMA application_id = {_OURS}",
 )
+_ADVICE = "look at the setting `database`; python -m sentra_kms_sqlite makes one"
 _AWAY = "ERROR INTERNAL ABORT NOMEM IOERR CORRUPT NOTFOUND FULL CANTOPEN PROTOCOL EMPTY SCHEMA"
 _KINDS: dict[type[sk.KMSError], str] = {
     sk.AccessDenied: "PERM READONLY AUTH",
@@ -37,22 +41,29 @@ class Database:
         self._path = path
         self._master = master
 
-    def run(self, work: Callable[[sqlite3.Connection], _T], timeout: float, begin: str = "") -> _T:
-        """Do `work` in one transaction; `begin` is IMMEDIATE for one that writes."""
+    def run(self, work: Work[_T], timeout: float, begin: str = "", flags: int = 0) -> _T:
+        """Do `work` in one transaction; `begin` is IMMEDIATE for one that writes.
+
+        Only with the flag O_CREAT is a database made where there is none: a mistyped path must not
+        look like a store that has lost every ring.
+        """
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600))
             db = sqlite3.connect(self._path, timeout=timeout, isolation_level=None)
             with closing(db), db:
                 db.execute("PRAGMA secure_delete = ON")
-                for table in _SCHEMA:
-                    db.execute(table)
                 db.execute(f"BEGIN {begin}")
+                new = flags and db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+                for statement in _SCHEMA if new else ():
+                    db.execute(statement)
+                if db.execute("PRAGMA application_id").fetchone() != (_OURS,):
+                    raise sk.ConfigurationError(f"{self._path} is no database of ours: {_ADVICE}")
                 return work(db)
         except (sqlite3.Error, OSError) as error:
             name: str = getattr(error, "sqlite_errorname", type(error).__name__)
         # Here, where the library's exception is no longer at hand.
         kind = ERRORS.get("_".join(name.split("_")[:2]), sk.ServiceUnavailable)
-        raise kind(f"{self._path} cannot be used now: {name}") from sk.VendorError(name)
+        raise kind(f"{self._path} cannot be used now: {name}: {_ADVICE}") from sk.VendorError(name)
 
     def add_version(self, name: str) -> int:
         """Make the KEK `name`, or its next version; return the version."""
@@ -65,7 +76,7 @@ class Database:
             db.execute("INSERT INTO keks VALUES (?, ?, 'enabled', ?)", row)
             return int(version)
 
-        return self.run(work, 5.0, "IMMEDIATE")
+        return self.run(work, 5.0, "IMMEDIATE", os.O_CREAT)
 
     def kek(self, name: str, timeout: float, version: int | None = None) -> tuple[int, AESGCM]:
         """Return a version of a KEK, the newest if none is named."""
@@ -81,15 +92,11 @@ class Database:
         raise sk.DecryptionFailed(f"'{name}' cannot unwrap the tenant key")
 
     def _open(self, sealed: bytes, bound: bytes) -> bytes:
-        try:
+        with suppress(InvalidTag):
             return self._cipher().decrypt(sealed[:12], sealed[12:], bound)
-        except InvalidTag:
-            pass
         raise sk.ConfigurationError(f"the setting `master` is not what sealed {self._path}")
 
     def _cipher(self) -> AESGCM:
-        try:
+        with suppress(ValueError):
             return AESGCM(base64.b64decode(self._master().reveal().strip(), validate=True))
-        except ValueError:
-            pass
         raise sk.ConfigurationError("the setting `master` names no base64 of 32 bytes")

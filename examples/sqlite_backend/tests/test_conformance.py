@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
+from typing import ClassVar
 
+import pytest
 from sentra_kms_sqlite.database import ERRORS, Database
 
-from sentra_kms import KeyMaterial
+from sentra_kms import ConfigurationError, KeyMaterial, ServiceUnavailable
 from sentra_kms.testing import BackendConformance, BackendHarness
 from sentra_kms.testing.errors import check_map
 
@@ -26,6 +30,12 @@ _MASTER = base64.b64encode(bytes(range(32)))
 
 class Harness(BackendHarness):
     type = "sqlite"
+    absent: ClassVar[Mapping[str, str]] = {
+        "answer_unknown": "each of SQLite's codes is mapped, and Python names no other",
+        "lose_answer": "a transaction is done or not when its call returns",
+        "requests": "nothing is sent: the database is a file",
+        "throttle": "SQLite takes every request",
+    }
     tenants = 1000
 
     def open(self) -> None:
@@ -40,7 +50,11 @@ class Harness(BackendHarness):
         self._lock.close()
 
     def settings(self) -> dict[str, object]:
-        return {"database": str(self.path / "data" / "keys.db"), "master": "env://SQLITE_MASTER"}
+        return {
+            "database": str(self.path / "data" / "keys.db"),
+            "master": "env://SQLITE_MASTER",
+            "timeout": "30s",  # SQLite's waiting writers are not served in turn
+        }
 
     def kek(self) -> str:
         return "tenants"
@@ -80,3 +94,33 @@ def test_every_error_is_mapped() -> None:
     codes = [f"SQLITE_{name}" for name in _CODES.split()]
     assert all(hasattr(sqlite3, code) for code in codes)
     check_map(ERRORS, codes)
+
+
+def _database(path: Path) -> Database:
+    return Database(str(path), lambda: KeyMaterial(_MASTER))
+
+
+def test_mistyped_path_is_refused(tmp_path: Path) -> None:
+    """Where no database is, none is made by using it: an empty one would be a store without rings.
+
+    It may also be on a file system that is not mounted yet, so that the refusal may pass.
+    """
+    for path in (tmp_path / "kyes.db", tmp_path / "elsewhere" / "keys.db"):
+        with pytest.raises(ServiceUnavailable, match="look at the setting `database`"):
+            _database(path).kek("tenants", 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_database_of_another_is_refused(tmp_path: Path) -> None:
+    """A file of another application's is left as it is, also by the command that makes KEKs."""
+    path = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(path)) as theirs, theirs:
+        theirs.execute("CREATE TABLE notes (text TEXT)")
+    before = path.read_bytes()
+    for use in (
+        lambda: _database(path).kek("tenants", 1.0),
+        lambda: _database(path).add_version("tenants"),
+    ):
+        with pytest.raises(ConfigurationError, match="is no database of ours"):
+            use()
+    assert path.read_bytes() == before

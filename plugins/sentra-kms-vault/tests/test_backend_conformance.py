@@ -29,12 +29,14 @@ def _answer(status: str, body: object) -> Garbage:
 
 
 class VaultHarness(BackendHarness):
-    """An engine of each kind, a policy and a token of each check's own, behind a proxy.
-
-    Transit neither disables a key nor schedules its destruction; KV holds JSON, and so no bytes.
-    """
+    """An engine of each kind, a policy and a token of each check's own, behind a proxy."""
 
     type = "vault"
+    absent: ClassVar[Mapping[str, str]] = {
+        "binary_secret": "KV holds JSON, and so no bytes",
+        "disable_key": "a key of Transit has no such state",
+        "schedule_key": "a key of Transit has no such state",
+    }
     largest_secret = 256 * 1024
     server: ClassVar[Vault]
 
@@ -136,6 +138,9 @@ class VaultHarness(BackendHarness):
         self.proxy.always(
             _answer("429 Too Many Requests", {"errors": ["request path: rate limit quota"]})
         )
+
+    def answer_unknown(self) -> None:
+        self.proxy.always(_answer("418 I'm a teapot", {"errors": ["something new"]}))
 
     def stall(self) -> None:
         self.proxy.always(BlackHole())
