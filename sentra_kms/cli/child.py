@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, tell, with_secrets
+from sentra_kms.cli.signals import PASSED_ON, send_to_self
 from sentra_kms.material import Secret
 
 if TYPE_CHECKING:
@@ -24,16 +25,7 @@ OUTPUT_LOST = 16
 
 _CHUNK = 64 * 1024
 _POLL = 0.05  # seconds between looks for a signal while only output is waited for
-_OWN = {
-    # What this process did wrong itself.
-    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS,
-    signal.SIGTRAP, signal.SIGPIPE, signal.SIGXFSZ,
-    # What stops and continues, which the terminal sends to the child, too.
-    signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
-    signal.SIGCHLD, signal.SIGKILL, signal.SIGURG, signal.SIGWINCH,
-}  # fmt: skip
-_PASSED_ON = frozenset(signal.valid_signals() - _OWN)
-_AWAITED = _PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
+_AWAITED = PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
 _FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
 
@@ -152,7 +144,7 @@ def _drain(streams: list[_Stream]) -> int:
     """
     for stream in streams:
         while not stream.join(_POLL):
-            for number in signal.sigpending() & _PASSED_ON:
+            for number in signal.sigpending() & PASSED_ON:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     return int(number)
     return 0
@@ -184,13 +176,10 @@ def _end_like(status: int) -> int:
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)
     number = os.WTERMSIG(status)
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process holds the secrets
     with suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-    os.kill(os.getpid(), number)
+    send_to_self(number)
     return 128 + number
 
 
