@@ -18,7 +18,7 @@ from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import AuthSource, Settings
-from sentra_kms.wiring import Ground, Wiring, wrapping_keks
+from sentra_kms.wiring import Ground, Wiring, is_same_source, wrapping_keks
 
 if TYPE_CHECKING:
     from sentra_kms.binding import Binding
@@ -174,8 +174,9 @@ class KMS(ProcessBound):
 
         `source` replaces the one that `load` was given; a mapping that was given then is read as
         it is now. Backends that are configured as before stay open; the others are closed once
-        what is under way has had its time. Observers stay those of `load`. Raises as `load`, and
-        then everything stays as it was.
+        what is under way has had its time, and secrets that came of them are fetched anew when
+        they are next asked for. Observers stay those of `load`. Raises as `load`, and then
+        everything stays as it was.
         """
         with self._changing:
             self._refuse_closed()
@@ -195,7 +196,11 @@ class KMS(ProcessBound):
             if self._keys is not None and wiring.plan is not None:
                 self._keys.adopt(wiring.plan, settings.cache)
             for secrets in list(self._made_secrets.values()):
-                secrets.adopt(settings.secrets, float(settings.cache.max_stale))
+                secrets.adopt(
+                    settings.secrets,
+                    float(settings.cache.max_stale),
+                    partial(is_same_source, settings=settings, before=before.settings),
+                )
             self._retire(before, wiring)
 
     def examine(self) -> list[Finding]:

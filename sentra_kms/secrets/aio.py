@@ -46,7 +46,8 @@ class AsyncSecrets:
         held = self._manager.held(secret)
         if held is not None:
             return held
-        return await self._share(("get", secret), partial(self._manager.get, secret))
+        key = "get", self._manager.adoptions, secret
+        return await self._share(key, partial(self._manager.get, secret))
 
     async def get_many(self, secrets: Iterable[str]) -> dict[str, Secret]:
         """Return several secrets; see `SecretManager.get_many`."""
@@ -54,7 +55,8 @@ class AsyncSecrets:
         held = self._manager.held_together(names)
         if held is not None:
             return held
-        return dict(await self._share(("get_many", *names), partial(self._manager.get_many, names)))
+        key = "get_many", self._manager.adoptions, *names
+        return dict(await self._share(key, partial(self._manager.get_many, names)))
 
     async def refresh(self, secret: str) -> Secret:
         """Ask the source now; see `SecretManager.refresh`."""

@@ -20,9 +20,10 @@ from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
 from sentra_kms.secret_settings import SecretEntry, SecretSource
 from sentra_kms.secrets.compose import Composed, Snapshot, compose, named, same, ttls_of
-from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
+from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, IsKept, Spawn
 from sentra_kms.secrets.fetch import Bound
 from sentra_kms.secrets.transforms import drop_newline
+from sentra_kms.secrets.view import View
 
 if TYPE_CHECKING:
     import logging
@@ -34,20 +35,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_STALE = 3600.0  # seconds
 MAX_VIEWS = 1000  # names and references whose values are held
-
-
-class _View:
-    """A composed value and how long it may be used without a look, in monotonic seconds."""
-
-    __slots__ = ("created", "fresh_until", "generation", "hard_until", "parts", "secret")
-
-    def __init__(self, made: Composed, generation: int, fresh: float, hard: float) -> None:
-        self.secret: Secret = made.secret
-        self.created: datetime | None = made.created
-        self.parts: tuple[Secret, ...] = made.parts
-        self.generation: int = generation
-        self.fresh_until: float = fresh
-        self.hard_until: float = hard
 
 
 class SecretManager:
@@ -69,6 +56,7 @@ class SecretManager:
         spawn: Spawn | None = None,
         where: str = "[secrets]",
     ) -> None:
+        self.adoptions: int = 0
         self._bound = bound
         self._entries = entries
         self._now = now
@@ -77,7 +65,7 @@ class SecretManager:
         self._documents = Documents(
             bound, now=now, clock=clock, max_stale=max_stale, ttls=ttls_of(entries), spawn=spawn
         )
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
         self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
         self._watches: list[Watch] = []
         self._aio: AsyncSecrets | None = None
@@ -101,15 +89,25 @@ class SecretManager:
             self._aio = AsyncSecrets(self)
         return self._aio
 
-    def adopt(self, entries: Mapping[str, SecretEntry], max_stale: float) -> None:
-        """Go on by other declarations; what is held of sources stays for as long as it may."""
+    def adopt(
+        self,
+        entries: Mapping[str, SecretEntry],
+        max_stale: float,
+        is_kept: IsKept = lambda _: True,
+    ) -> None:
+        """Go on by other declarations.
+
+        What is held of backends that are kept stays for as long as it may, and of others nothing.
+        """
         with self._lock:
             self._entries, self._max_stale = entries, max_stale
-            self._documents.adopt(max_stale, ttls_of(entries))
-            for view in list(
-                self._views.values()
-            ):  # kept to tell a change from, and for nothing else
+            self._documents.adopt(max_stale, ttls_of(entries), is_kept)
+            # Views are kept to tell a change from, and for nothing else.
+            for view in list(self._views.values()):
                 view.fresh_until = view.hard_until = float("-inf")
+            self.adoptions += 1
+        for watch in list(self._watches):
+            watch.wake()
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the declared secrets, sorted."""
@@ -357,7 +355,7 @@ class SecretManager:
             if changed and before is not None:
                 until = self._now() + self._max_stale
                 self._previous[secret] = before.secret, until, before.parts
-            self._views[secret] = _View(
+            self._views[secret] = View(
                 composed,
                 generation,
                 min(held.fresh_until for held in snapshot.seen.values()),
