@@ -114,22 +114,26 @@ class KMS(ProcessBound):
         """Secrets by name or reference."""
         found = self._made_secrets.get(None)
         if found is None:
-            from sentra_kms.secrets.manager import SecretManager  # for who uses it
-
-            settings = self._wiring.settings
-            made = SecretManager(
-                self._bound,
-                settings.secrets,
-                max_stale=float(settings.cache.max_stale),
-                clock=self._ground.clock,
-                now=self._now,
-                spawn=self._spawn,
-                where=f"[{self.environment}.secrets]",
-            )
-            found = self._made_secrets.setdefault(None, made)  # of two threads one is first
-            if self._closed:
-                found.close()
+            with self._changing:  # a reload meanwhile would not know of it
+                # Of two one is first: a signal handler may come in between.
+                found = self._made_secrets.setdefault(None, self._make_secrets())
+                if self._closed:
+                    found.close()
         return found
+
+    def _make_secrets(self) -> SecretManager:
+        from sentra_kms.secrets.manager import SecretManager  # for who uses it
+
+        settings = self._wiring.settings
+        return self._made_secrets.get(None) or SecretManager(
+            self._bound,
+            settings.secrets,
+            max_stale=float(settings.cache.max_stale),
+            clock=self._ground.clock,
+            now=self._now,
+            spawn=self._spawn,
+            where=f"[{self.environment}.secrets]",
+        )
 
     def warm(self, tenants: Iterable[str]) -> dict[str, KMSError]:
         """Fetch these tenants' primary keys before they are needed, several at a time.

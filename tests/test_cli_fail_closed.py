@@ -1,4 +1,4 @@
-"""`exec`, `render`, `secret` and `doctor` where the first of a list of references cannot be read."""
+"""`exec`, `render`, `secret`, `doctor` where the first of a list of references cannot be read."""
 
 from __future__ import annotations
 

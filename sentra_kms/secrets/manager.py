@@ -13,6 +13,7 @@ from sentra_kms.errors import (
     KMSError,
     MalformedInput,
     SecretNotFound,
+    UnsupportedOperation,
     afresh,
 )
 from sentra_kms.forks import tell_after_fork
@@ -69,6 +70,7 @@ class SecretManager:
         self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
         self._watches: list[Watch] = []
         self._aio: AsyncSecrets | None = None
+        self._closed = False
         self.after_fork()
         tell_after_fork(self)
 
@@ -86,7 +88,8 @@ class SecretManager:
         if self._aio is None:
             from sentra_kms.secrets.aio import AsyncSecrets
 
-            self._aio = AsyncSecrets(self)
+            with self._lock:
+                self._aio = self._aio or AsyncSecrets(self)
         return self._aio
 
     def adopt(
@@ -121,14 +124,8 @@ class SecretManager:
         empty or not of the declared form; and what the source raises, in an outage once the last
         value is older than `max_stale`.
         """
-        view = self._views.get(secret)
-        if (
-            view is not None
-            and self._now() < view.fresh_until
-            and view.generation == self._documents.generation
-        ):
-            return view.secret
-        return self._look(secret)
+        held = self.held(secret)
+        return self._look(secret) if held is None else held
 
     def get_many(self, secrets: Iterable[str]) -> dict[str, Secret]:
         """Return several secrets, fetched together, and in one call where a backend can.
@@ -202,6 +199,8 @@ class SecretManager:
             raise MalformedInput("a watch asks every so many seconds, more than none")
         watch = Watch(self, secret, seen, callback, every, on_error)
         with self._lock:
+            if self._closed:
+                raise UnsupportedOperation("these secrets are closed: load() again")
             self._watches.append(watch)
         watch.start()
         watch.wake()  # to tell of what has changed before it was there
@@ -268,15 +267,18 @@ class SecretManager:
 
     def close(self) -> None:
         """Stop every watch, forget every value, and hold none from now on."""
+        with self._lock:
+            self._closed = True
         if self._watches:
             from sentra_kms.secrets.watch import stop_all
 
             stop_all(self._watches)
         if self._aio is not None:
             self._aio.close()
-        self._documents.close()
-        self._views.clear()
-        self._previous.clear()
+        with self._lock:
+            self._documents.close()
+            self._views.clear()
+            self._previous.clear()
 
     def _look(self, secret: str) -> Secret:
         entry = self._entry(secret)
