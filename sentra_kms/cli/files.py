@@ -48,7 +48,7 @@ def create_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     raise AlreadyExists(f"{path} exists: it was left as it is", subject=path)
 
 
-def replace_file(path: str, data: bytes, mode: int) -> None:
+def replace_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     """Put a whole file of exactly this mode in the place of what is there, or leave that as it is.
 
     What is no regular file, like a device, is refused: it would be replaced. So is a link, which

@@ -69,7 +69,7 @@ class SecretManager:
         self._views: dict[str, View] = {}
         self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
         self._watches: list[Watch] = []
-        self._aio: AsyncSecrets | None = None
+        self._made_aio: dict[None, AsyncSecrets] = {}  # none or one
         self._closed = False
         self.after_fork()
         tell_after_fork(self)
@@ -85,12 +85,12 @@ class SecretManager:
     @property
     def aio(self) -> AsyncSecrets:
         """The same for `asyncio`."""
-        if self._aio is None:
+        found = self._made_aio.get(None)
+        if found is None:
             from sentra_kms.secrets.aio import AsyncSecrets
 
-            with self._lock:
-                self._aio = self._aio or AsyncSecrets(self)
-        return self._aio
+            found = self._made_aio.setdefault(None, AsyncSecrets(self))
+        return found
 
     def adopt(
         self,
@@ -273,8 +273,8 @@ class SecretManager:
             from sentra_kms.secrets.watch import stop_all
 
             stop_all(self._watches)
-        if self._aio is not None:
-            self._aio.close()
+        for made in list(self._made_aio.values()):
+            made.close()
         with self._lock:
             self._documents.close()
             self._views.clear()

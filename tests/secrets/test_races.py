@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import sentra_kms
 from sentra_kms.errors import UnsupportedOperation
 from sentra_kms.secrets import aio, manager, watch
 from sentra_kms.secrets.manager import SecretManager
+from sentra_kms.secrets.view import View
 from tests.conftest import ManualClock
 from tests.secrets.sources import PATIENCE, Source, make_manager
 from tests.secrets.test_watch import OFTEN
@@ -43,12 +46,11 @@ def test_value_that_a_close_overtakes(clock: ManualClock, monkeypatch: pytest.Mo
     source = Source(a=b"one")
     made = make_manager(source, clock, A="fake://a")
     closer = threading.Thread(target=made.close)
-    view = manager.View
 
-    def closing(*given: Any) -> manager.View:
+    def closing(*given: Any) -> View:
         closer.start()
         closer.join(0.5)  # it may have to wait until the value is put away
-        return view(*given)
+        return View(*given)
 
     monkeypatch.setattr(manager, "View", closing)
     assert made.get("A").reveal() == "one"
@@ -87,9 +89,9 @@ def test_two_loops_that_are_first(clock: ManualClock, monkeypatch: pytest.Monkey
     source = Source(a=b"one", b=b"two")
     made = make_manager(source, clock)
     both = threading.Barrier(2)
-    pools: list[aio.ThreadPoolExecutor] = []
+    pools: list[ThreadPoolExecutor] = []
 
-    class Slow(aio.ThreadPoolExecutor):
+    class Slow(ThreadPoolExecutor):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             pools.append(self)
@@ -125,11 +127,10 @@ def test_close_between_two_steps_of_a_task(
     """A look that cannot begin any more is told as what it is."""
     source = Source(a=b"one")
     made = make_manager(source, clock)
-    copy_context = aio.copy_context
 
     def closing() -> Any:
         made.close()
-        return copy_context()
+        return contextvars.copy_context()
 
     monkeypatch.setattr(aio, "copy_context", closing)
     with pytest.raises(UnsupportedOperation, match="closed"):
