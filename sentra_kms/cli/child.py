@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, tell, with_secrets
-from sentra_kms.cli.signals import PASSED_ON, send_to_self
+from sentra_kms.cli.signals import PASSED_ON, PutOff, put_off, send_to_self
 from sentra_kms.material import Secret
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ OUTPUT_LOST = 16
 
 _CHUNK = 64 * 1024
 _POLL = 0.05  # seconds between looks for a signal while only output is waited for
+_LOOK = 1.0  # seconds between looks for a signal that another thread took
 _AWAITED = PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
 _FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
@@ -40,6 +41,8 @@ def run_child(
     # and none of it ends this process before the files are taken away.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     with ExitStack() as stack:
+        # And by no thread that a backend left behind, which has no such mask.
+        past = stack.enter_context(put_off())
         if options.files:
             environment = stack.enter_context(_private_files(secrets))
         else:
@@ -53,7 +56,7 @@ def run_child(
             child = _start(options, environment, streams, before)
         except OSError as error:
             return not_started(options.command[0], error)
-        status = _wait(child, streams)
+        status = _wait(child, streams, past)
     # The files are gone by now: what the command left running may have its streams for long.
     status = _drain(streams) or status
     lost = _tell_of_lost(streams)
@@ -90,10 +93,10 @@ def _start(
             stream.started()
 
 
-def _wait(child: int, streams: list[_Stream]) -> int:
+def _wait(child: int, streams: list[_Stream], past: PutOff) -> int:
     """Pass signals on until the child has ended; return its status."""
     while True:
-        number, from_kernel = _next_signal()
+        number, from_kernel = _next_signal(past)
         if number == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
             if ended and not os.WIFSTOPPED(status):
@@ -163,10 +166,17 @@ def _tell_of_lost(streams: list[_Stream]) -> int:
     return code
 
 
-def _next_signal() -> tuple[int, bool]:
-    if hasattr(signal, "sigwaitinfo"):
-        found = signal.sigwaitinfo(_AWAITED)
-        return found.si_signo, found.si_code >= _FROM_KERNEL
+def _next_signal(past: PutOff) -> tuple[int, bool]:
+    """Wait for a signal; return its number, and whether the kernel sent it.
+
+    `past` has those that another thread took, or that are not awaited.
+    """
+    while hasattr(signal, "sigtimedwait"):
+        if past.came:
+            return past.came.pop(0), False
+        found = signal.sigtimedwait(_AWAITED, _LOOK)
+        if found is not None:
+            return found.si_signo, found.si_code >= _FROM_KERNEL
     number = signal.sigwait(_AWAITED)
     return number, number in {signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH} and os.isatty(0)
 

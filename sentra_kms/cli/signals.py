@@ -28,20 +28,19 @@ class Ended(KeyboardInterrupt):
 
 
 class PutOff:
-    """Signals that came meanwhile."""
+    """Signals that came meanwhile, in their order."""
 
     def __init__(self) -> None:
-        self.first: int | None = None
+        self.came: list[int] = []
 
     def check(self) -> None:
         """Raise `Ended` if one came."""
-        if self.first is not None:
+        if self.came:
             raise Ended
 
     def note(self, number: int, _: FrameType | None) -> None:
         """Do no more than this in a handler."""
-        if self.first is None:
-            self.first = number
+        self.came.append(number)
 
 
 @contextmanager
@@ -65,8 +64,8 @@ def put_off() -> Generator[PutOff]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if found.first is not None:
-            send_to_self(found.first)
+        if found.came:
+            send_to_self(found.came[0])
 
 
 def send_to_self(number: int) -> None:
