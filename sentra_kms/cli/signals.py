@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -21,6 +21,9 @@ PASSED_ON = frozenset(signal.valid_signals() - _OWN)
 """What is meant for whatever this process does, and ends it unless that has another wish."""
 
 _PUT_OFF = PASSED_ON | {signal.SIGABRT}  # which service managers send when they lose patience
+
+
+_Handler = Callable[[int, FrameType | None], object] | int
 
 
 class Ended(KeyboardInterrupt):
@@ -51,19 +54,20 @@ def put_off() -> Generator[PutOff]:
     Ignored signals stay ignored. In another thread than the main one nothing is put off.
     """
     found = PutOff()
-    before = {}
+    before: dict[signal.Signals, _Handler] = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in _PUT_OFF:
                 handler = signal.getsignal(number)
-                if handler not in {signal.SIG_IGN, None}:
+                if handler is not None and handler != signal.SIG_IGN:
+                    before[number] = handler
                     with suppress(OSError, ValueError):  # the C library keeps some for itself
-                        before[number] = handler
                         signal.signal(number, found.note)
         yield found
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            with suppress(OSError, ValueError):
+                signal.signal(number, handler)
         if found.came:
             send_to_self(found.came[0])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from time import monotonic as _now
+from typing import cast
 
 from sentra_kms.errors import KMSError
 from sentra_kms.forks import RLock, tell_after_fork
@@ -82,7 +83,7 @@ def says_login(error: Exception) -> bool:
     """
     first: object = error.args[0] if error.args else None
     if isinstance(first, dict):
-        first = first.get("C")
+        first = cast("dict[object, object]", first).get("C")
     number: object = getattr(first, "code", first)
     if type(number) is int:
         return number in _LOGIN_NUMBERS
