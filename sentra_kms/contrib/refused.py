@@ -78,8 +78,8 @@ class Asking:
 def says_login(error: Exception) -> bool:
     """Whether a driver says that it was the login which was refused, as far as it tells.
 
-    By SQLSTATE (psycopg2, pg8000, pyodbc), the server's error number (PyMySQL, mysqlclient,
-    oracledb), or that the server asked for the password and then closed (psycopg).
+    By SQLSTATE (pg8000, pyodbc), the server's error number (PyMySQL, mysqlclient, oracledb), or
+    that the server asked for the password and then closed (psycopg). psycopg2 does not tell.
     """
     first: object = error.args[0] if error.args else None
     if isinstance(first, dict):
@@ -87,7 +87,7 @@ def says_login(error: Exception) -> bool:
     number: object = getattr(first, "code", first)
     if type(number) is int:
         return number in _LOGIN_NUMBERS
-    for state in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None), first):
+    for state in (getattr(error, "sqlstate", None), first):
         if isinstance(state, str) and len(state) == len("28000") and state.isalnum():
             return state.startswith(_LOGIN_CLASS)
     return getattr(getattr(error, "pgconn", None), "used_password", None) is True

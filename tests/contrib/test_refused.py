@@ -212,10 +212,6 @@ def test_fork_while_another_thread_asks(vault: Vault) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-class _Psycopg2Error(Exception):
-    pgcode = "28P01"
-
-
 class _OfOracle:
     code = 1017
     full_code = "ORA-01017"
@@ -240,7 +236,6 @@ class _NotAskedError(Exception):
     [
         (_PsycopgError("connection failed"), True),
         (_NotAskedError("connection failed"), False),
-        (_Psycopg2Error("FATAL"), True),
         (Exception({"S": "FATAL", "C": "28000"}), True),  # pg8000
         (Exception({"S": "FATAL", "C": "3D000"}), False),
         (Exception(1045, "Access denied"), True),  # PyMySQL, mysqlclient
