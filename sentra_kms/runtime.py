@@ -18,7 +18,7 @@ from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.reference import TENANT_PLACE, KekName
 from sentra_kms.settings import AuthSource, Settings
-from sentra_kms.wiring import Ground, Wiring, wrapping_keks
+from sentra_kms.wiring import Ground, Wiring, is_same_source, wrapping_keks
 
 if TYPE_CHECKING:
     from sentra_kms.binding import Binding
@@ -114,22 +114,26 @@ class KMS(ProcessBound):
         """Secrets by name or reference."""
         found = self._made_secrets.get(None)
         if found is None:
-            from sentra_kms.secrets.manager import SecretManager  # for who uses it
-
-            settings = self._wiring.settings
-            made = SecretManager(
-                self._bound,
-                settings.secrets,
-                max_stale=float(settings.cache.max_stale),
-                clock=self._ground.clock,
-                now=self._now,
-                spawn=self._spawn,
-                where=f"[{self.environment}.secrets]",
-            )
-            found = self._made_secrets.setdefault(None, made)  # of two threads one is first
-            if self._closed:
-                found.close()
+            with self._changing:  # a reload meanwhile would not know of it
+                # Of two one is first: a signal handler may come in between.
+                found = self._made_secrets.setdefault(None, self._make_secrets())
+                if self._closed:
+                    found.close()
         return found
+
+    def _make_secrets(self) -> SecretManager:
+        from sentra_kms.secrets.manager import SecretManager  # for who uses it
+
+        settings = self._wiring.settings
+        return self._made_secrets.get(None) or SecretManager(
+            self._bound,
+            settings.secrets,
+            max_stale=float(settings.cache.max_stale),
+            clock=self._ground.clock,
+            now=self._now,
+            spawn=self._spawn,
+            where=f"[{self.environment}.secrets]",
+        )
 
     def warm(self, tenants: Iterable[str]) -> dict[str, KMSError]:
         """Fetch these tenants' primary keys before they are needed, several at a time.
@@ -174,8 +178,9 @@ class KMS(ProcessBound):
 
         `source` replaces the one that `load` was given; a mapping that was given then is read as
         it is now. Backends that are configured as before stay open; the others are closed once
-        what is under way has had its time. Observers stay those of `load`. Raises as `load`, and
-        then everything stays as it was.
+        what is under way has had its time, and secrets that came of them are fetched anew when
+        they are next asked for. Observers stay those of `load`. Raises as `load`, and then
+        everything stays as it was.
         """
         with self._changing:
             self._refuse_closed()
@@ -195,7 +200,11 @@ class KMS(ProcessBound):
             if self._keys is not None and wiring.plan is not None:
                 self._keys.adopt(wiring.plan, settings.cache)
             for secrets in list(self._made_secrets.values()):
-                secrets.adopt(settings.secrets, float(settings.cache.max_stale))
+                secrets.adopt(
+                    settings.secrets,
+                    float(settings.cache.max_stale),
+                    partial(is_same_source, settings=settings, before=before.settings),
+                )
             self._retire(before, wiring)
 
     def examine(self) -> list[Finding]:

@@ -193,6 +193,24 @@ def _is_same(name: str, settings: Settings, before: Settings) -> bool:
     )
 
 
+def is_same_source(name: str, settings: Settings, before: Settings) -> bool:
+    """Whether a backend, declared or not, gives the secrets that it gave before.
+
+    It does with another timeout, which says nothing of where they are.
+    """
+    where = (settings.base, settings.environment, settings.development)
+    if where != (before.base, before.environment, before.development):
+        return False
+    try:
+        new, old = backend_config(settings, name), backend_config(before, name)
+    except KMSError:  # there is none of this name any more, or was none
+        return False
+    return (new.type, new.settings) == (old.type, old.settings) and all(
+        is_same_source(reference.backend, settings, before)
+        for reference in references_in(new.settings)
+    )
+
+
 def _closed(binding: Binding) -> KMSError | None:
     try:
         binding.close()

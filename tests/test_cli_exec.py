@@ -157,6 +157,45 @@ def test_signals_reach_the_command(mode: list[str], name: str) -> None:
         assert child.wait(PATIENCE) == 42
 
 
+@pytest.mark.parametrize("mode", [["--mask"], ["--files"]], ids=str)
+def test_signals_reach_the_command_past_a_thread(mode: list[str]) -> None:
+    """A thread that a backend or observer left behind takes none of them, nor ends all by one."""
+    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGRTMIN + 3]
+    text = (
+        "import signal, sys\n"
+        "signal.alarm(30)\n"
+        f"for number in {[int(each) for each in numbers]}:\n"
+        "    signal.signal(number, lambda n, _: print('got', n, flush=True))\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    around = (
+        "import sys, threading\n"
+        "from sentra_kms.cli.run import main\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", around, "exec", *mode, *script(text)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=child_environment(),
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        for number in [*numbers, *numbers]:
+            child.send_signal(number)
+            assert child.stdout.readline() == f"got {int(number)}\n".encode()
+        (shell,) = children_of(child.pid)
+        os.kill(shell, signal.SIGKILL)
+        assert child.wait(PATIENCE) == -signal.SIGKILL
+    assert list(Path("run").iterdir()) == []
+
+
+def children_of(process: int) -> list[int]:
+    """Return the children of a process."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_signals_that_python_ignores_are_not_ignored_in_the_command(mode: list[str]) -> None:
     """A command that writes to a closed pipe ends as it would alone."""
@@ -299,10 +338,13 @@ def test_mask_of_parts() -> None:
     assert done.stdout.startswith(b"it is ")
 
 
-def test_signal_while_the_files_are_written_leaves_none(tmp_path: Path) -> None:
-    """It comes to the command, and the files are taken away."""
+@pytest.mark.parametrize("beside", ["", "threading.Thread(target=wait, daemon=True).start()\n"])
+def test_signal_while_the_files_are_written_leaves_none(tmp_path: Path, beside: str) -> None:
+    """It comes to the command, and the files are taken away: also past another thread."""
     text = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, threading\n"
+        "wait = threading.Event().wait\n"
+        f"{beside}"
         "from sentra_kms.cli import child\n"
         "from sentra_kms.cli.run import parse, run\n"
         "fdopen = os.fdopen\n"
@@ -319,6 +361,24 @@ def test_signal_while_the_files_are_written_leaves_none(tmp_path: Path) -> None:
     )
     assert done.returncode == -signal.SIGTERM
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [["--mask"], ["--files"]], ids=str)
+def test_abort_reaches_the_command(mode: list[str]) -> None:
+    """A service manager that lost patience ends the command, and no file stays behind."""
+    with subprocess.Popen(
+        command("exec", *mode, "--", "sh", "-c", "echo ready; exec sleep 60"),
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        (command_id,) = children_of(child.pid)
+        child.send_signal(signal.SIGABRT)
+        assert child.wait(PATIENCE) == -signal.SIGABRT
+    with pytest.raises(ProcessLookupError):
+        os.kill(command_id, 0)
+    assert list(Path("run").iterdir()) == []
 
 
 def test_mask_over_split_writes() -> None:

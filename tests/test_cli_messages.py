@@ -244,16 +244,18 @@ def test_output_is_on_disk_before_it_gets_its_name(
 
     def watch_sync(file: int) -> None:
         if stat.S_ISREG(os.fstat(file).st_mode):
-            steps.append(("sync", os.pread(file, 100, 0)))
+            steps.append(("sync", Path(f"/proc/self/fd/{file}").read_bytes()))
         else:
             steps.append(("sync directory", b""))
         sync(file)
 
-    def watch_replace(source: str, target: str) -> None:
-        assert os.path.dirname(source) == os.path.dirname(target) == str(tmp_path)
-        assert stat.S_IMODE(os.stat(source).st_mode) == 0o600
+    def watch_replace(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        for folder in (src_dir_fd, dst_dir_fd):
+            assert os.path.samestat(os.fstat(folder), tmp_path.stat())
+        assert "/" not in source + target
+        assert stat.S_IMODE(os.stat(source, dir_fd=src_dir_fd).st_mode) == 0o600
         steps.append(("rename", b""))
-        replace(source, target)
+        replace(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     sealed = encrypted()
     monkeypatch.setattr(os, "fsync", watch_sync)
@@ -270,7 +272,7 @@ def test_a_failed_write_leaves_everything_as_it_was(
     sealed = encrypted()
     before = sorted(os.listdir(tmp_path))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "temporary name")
 
     monkeypatch.setattr(os, "replace", fail)
@@ -281,13 +283,13 @@ def test_a_failed_write_leaves_everything_as_it_was(
     assert (tmp_path / "opened").read_bytes() == b"mine"
 
 
-def test_output_follows_a_link(tmp_path: Path) -> None:
-    """A link stays a link, and the file that it leads to is replaced."""
+def test_output_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A link stays a link, and the file that it leads to stays as it is."""
     (tmp_path / "real").write_bytes(b"mine")
     (tmp_path / "link").symlink_to("real")
-    assert run("decrypt", "acme", "--out", "link", stdin=encrypted()).exit_code == 0
+    assert run("decrypt", "acme", "--out", "link", stdin=encrypted()).exit_code == 6
     assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_bytes() == b"hello"
+    assert (tmp_path / "real").read_bytes() == b"mine"
 
 
 def test_output_does_not_replace_a_pipe(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from sentra_kms.backends.master_key import MasterKey
@@ -219,7 +220,7 @@ class MemorySecrets(SecretHooks, PartHooks):
             )
         self._state.check(self._host.name)
         source = self._sources.get(reference.path)
-        filled = None if source is None else self._host.secret(source)
+        filled = None if source is None else self._filled(reference, source)
         with self._lock:
             if filled is not None:
                 created = datetime.fromtimestamp(self._host.clock(), UTC)
@@ -230,3 +231,9 @@ class MemorySecrets(SecretHooks, PartHooks):
                     return found
         what = "secret" if wanted is None else f"version {wanted} of the secret"
         raise SecretNotFound(f"memory backend '{self._host.name}' has no such {what}: {reference}")
+
+    def _filled(self, reference: Reference, source: Reference) -> KeyMaterial:
+        with suppress(SecretNotFound):
+            return self._host.secret(source)
+        # Its own answer: that of the other backend would be taken for one about a credential.
+        raise SecretNotFound(f"nothing is at {source}, which fills {reference}")

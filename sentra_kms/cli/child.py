@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, tell, with_secrets
+from sentra_kms.cli.signals import PASSED_ON, PutOff, put_off, send_to_self
 from sentra_kms.material import Secret
 
 if TYPE_CHECKING:
@@ -24,16 +25,8 @@ OUTPUT_LOST = 16
 
 _CHUNK = 64 * 1024
 _POLL = 0.05  # seconds between looks for a signal while only output is waited for
-_OWN = {
-    # What this process did wrong itself.
-    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS,
-    signal.SIGTRAP, signal.SIGPIPE, signal.SIGXFSZ,
-    # What stops and continues, which the terminal sends to the child, too.
-    signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
-    signal.SIGCHLD, signal.SIGKILL, signal.SIGURG, signal.SIGWINCH,
-}  # fmt: skip
-_PASSED_ON = frozenset(signal.valid_signals() - _OWN)
-_AWAITED = _PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
+_LOOK = 1.0  # seconds between looks for a signal that another thread took
+_AWAITED = PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
 _FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
 
@@ -48,6 +41,8 @@ def run_child(
     # and none of it ends this process before the files are taken away.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     with ExitStack() as stack:
+        # And by no thread that a backend left behind, which has no such mask.
+        past = stack.enter_context(put_off())
         if options.files:
             environment = stack.enter_context(_private_files(secrets))
         else:
@@ -61,7 +56,7 @@ def run_child(
             child = _start(options, environment, streams, before)
         except OSError as error:
             return not_started(options.command[0], error)
-        status = _wait(child, streams)
+        status = _wait(child, streams, past)
     # The files are gone by now: what the command left running may have its streams for long.
     status = _drain(streams) or status
     lost = _tell_of_lost(streams)
@@ -98,10 +93,10 @@ def _start(
             stream.started()
 
 
-def _wait(child: int, streams: list[_Stream]) -> int:
+def _wait(child: int, streams: list[_Stream], past: PutOff) -> int:
     """Pass signals on until the child has ended; return its status."""
     while True:
-        number, from_kernel = _next_signal()
+        number, from_kernel = _next_signal(past)
         if number == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
             if ended and not os.WIFSTOPPED(status):
@@ -152,7 +147,7 @@ def _drain(streams: list[_Stream]) -> int:
     """
     for stream in streams:
         while not stream.join(_POLL):
-            for number in signal.sigpending() & _PASSED_ON:
+            for number in signal.sigpending() & PASSED_ON:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     return int(number)
     return 0
@@ -171,10 +166,17 @@ def _tell_of_lost(streams: list[_Stream]) -> int:
     return code
 
 
-def _next_signal() -> tuple[int, bool]:
-    if hasattr(signal, "sigwaitinfo"):
-        found = signal.sigwaitinfo(_AWAITED)
-        return found.si_signo, found.si_code >= _FROM_KERNEL
+def _next_signal(past: PutOff) -> tuple[int, bool]:
+    """Wait for a signal; return its number, and whether the kernel sent it.
+
+    `past` has those that another thread took, or that are not awaited.
+    """
+    while hasattr(signal, "sigtimedwait"):
+        if past.came:
+            return past.came.pop(0), False
+        found = signal.sigtimedwait(_AWAITED, _LOOK)
+        if found is not None:
+            return found.si_signo, found.si_code >= _FROM_KERNEL
     number = signal.sigwait(_AWAITED)
     return number, number in {signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH} and os.isatty(0)
 
@@ -184,13 +186,10 @@ def _end_like(status: int) -> int:
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)
     number = os.WTERMSIG(status)
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process holds the secrets
     with suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-    os.kill(os.getpid(), number)
+    send_to_self(number)
     return 128 + number
 
 

@@ -6,18 +6,20 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, NoReturn, TextIO
 
 from sentra_kms.cli.output import from_terminal, hint
-from sentra_kms.errors import AlreadyExists, MalformedInput
+from sentra_kms.cli.place import place_of
+from sentra_kms.cli.signals import put_off
+from sentra_kms.errors import AccessDenied, AlreadyExists, MalformedInput
 from sentra_kms.material import KeyMaterial
 
 STANDARD = "-"
 PRIVATE = 0o600
 PUBLIC = 0o644
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def read_input(path: str, limit: int) -> bytes:
@@ -35,37 +37,51 @@ def read_input(path: str, limit: int) -> bytes:
 
 def create_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     """Write a file that must not exist yet, of exactly this mode; also a link is in the way."""
-    with suppress(FileExistsError), _named(path):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with _removed_on_failure(path):
+    with suppress(FileExistsError), _named(path), put_off() as signals, place_of(path) as place:
+        folder, name = place
+        file = os.open(name, _NEW, PRIVATE, dir_fd=folder)
+        with _removed_on_failure(name, folder):
             _fill(file, data, mode)
-        _sync_directory(path)
+            signals.check()
+        os.fsync(folder)
         return
     raise AlreadyExists(f"{path} exists: it was left as it is", subject=path)
 
 
-def replace_file(path: str, data: bytes, mode: int) -> None:
-    """Put a whole file in the place of what is there, or leave that as it is.
+def replace_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
+    """Put a whole file of exactly this mode in the place of what is there, or leave that as it is.
 
-    A link is followed. What is no regular file, like a device, is refused: it would be replaced.
+    What is no regular file, like a device, is refused: it would be replaced. So is a link, which
+    whoever made it could have write to any file.
     """
-    target = os.path.realpath(path)
+    with _named(path), put_off() as signals, place_of(path) as place:
+        folder, name = place
+        _check_replaced(path, name, folder)
+        temporary = f".sentra-kms-{os.urandom(8).hex()}.tmp"
+        file = os.open(temporary, _NEW, PRIVATE, dir_fd=folder)
+        with _removed_on_failure(temporary, folder):
+            _fill(file, data, mode)
+            signals.check()
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+
+def _check_replaced(path: str, name: str, folder: int) -> None:
     with suppress(FileNotFoundError):
-        status = os.stat(target)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, "", path)
+        if stat.S_ISLNK(status.st_mode):
+            raise AccessDenied(
+                f"{path} is a link, and nothing is written through one: name the file that it "
+                "leads to, or take the link away",
+                subject=path,
+            )
         if not stat.S_ISREG(status.st_mode):
             raise MalformedInput(
                 f"{path} is not a regular file: redirect standard output to it instead",
                 subject=path,
             )
-    directory, name = os.path.split(target)
-    with _named(path):
-        file, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:64]}.", suffix=".tmp")
-        with _removed_on_failure(temporary):
-            _fill(file, data, mode)
-            os.replace(temporary, target)
-        _sync_directory(target)
 
 
 def _standard_input(stream: TextIO | None) -> BinaryIO:
@@ -97,14 +113,6 @@ def _fill(file: int, data: bytes | KeyMaterial, mode: int) -> None:
         os.fsync(file)
 
 
-def _sync_directory(path: str) -> None:
-    directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 @contextmanager
 def _named(path: str) -> Generator[None]:
     """Give errors of the operating system the name that the user gave."""
@@ -118,10 +126,10 @@ def _named(path: str) -> Generator[None]:
 
 
 @contextmanager
-def _removed_on_failure(path: str) -> Generator[None]:
+def _removed_on_failure(name: str, folder: int) -> Generator[None]:
     try:
         yield
     except BaseException:
         with suppress(OSError):
-            os.unlink(path)
+            os.unlink(name, dir_fd=folder)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from typing import NamedTuple, NoReturn
 
 import click
@@ -11,7 +12,7 @@ from sentra_kms.cli.files import PRIVATE, STANDARD, read_input, replace_file
 from sentra_kms.cli.output import to_terminal, write, write_json
 from sentra_kms.cli.session import Session, config_options
 from sentra_kms.errors import MalformedInput
-from sentra_kms.material import Secret
+from sentra_kms.material import KeyMaterial, Secret
 
 MAX_TEMPLATE = 1024 * 1024  # bytes
 _PLACE = re.compile(rb"\\\{\{|\{\{(.*?)\}\}|\{\{", re.DOTALL)
@@ -62,13 +63,13 @@ def render_template(session: Session, *, template: str, target: str) -> None:
             if "://" not in place.secret and place.secret not in known:
                 _refuse(template, source, place.begin, "there is no secret of this name", known)
         secrets = kms.secrets.get_many(place.secret for place in places)
-    filled = _filled(source, places, secrets)
+    filled = KeyMaterial(b"".join(_filled(source, places, secrets)))
     if target != STANDARD:
         replace_file(target, filled, PRIVATE)
         if session.json:
             write_json({"path": target, "secrets": sorted({place.secret for place in places})})
     else:
-        write(filled)
+        write(filled.reveal())
 
 
 def _places(source: bytes, template: str) -> list[_Place]:
@@ -87,15 +88,14 @@ def _places(source: bytes, template: str) -> list[_Place]:
     return found
 
 
-def _filled(source: bytes, places: list[_Place], secrets: dict[str, Secret]) -> bytes:
-    pieces: list[bytes] = []
+def _filled(source: bytes, places: list[_Place], secrets: dict[str, Secret]) -> Generator[bytes]:
+    """Yield the text piece by piece: of what one of them raises no frame holds the others."""
     done = 0
     for place in places:
-        pieces.append(source[done : place.begin].replace(rb"\{{", b"{{"))
-        pieces.append(_value(secrets[place.secret], place.form))
+        yield source[done : place.begin].replace(rb"\{{", b"{{")
+        yield _value(secrets[place.secret], place.form)
         done = place.end
-    pieces.append(source[done:].replace(rb"\{{", b"{{"))
-    return b"".join(pieces)
+    yield source[done:].replace(rb"\{{", b"{{")
 
 
 def _value(secret: Secret, form: str | None) -> bytes:

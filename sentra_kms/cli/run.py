@@ -110,16 +110,17 @@ def run(options: ExecOptions) -> int:
 
 def with_secrets(secrets: dict[str, Secret]) -> dict[bytes, bytes]:
     """Return this process's environment with the secrets in it."""
-    environment = dict(os.environb)
-    for name in secrets:
-        # Both NAME and NAME_FILE would be an error of whoever reads them.
-        environment.pop(os.fsencode(name + FILE_SUFFIX), None)
-    for name, secret in secrets.items():
+    for name, secret in secrets.items():  # before there are values in this frame
         if b"\x00" in secret.reveal_bytes():
             raise MalformedInput(
                 f"{name} holds a NUL byte, which no environment variable can: use --files",
                 subject=name,
             )
+    environment = dict(os.environb)
+    for name in secrets:
+        # Both NAME and NAME_FILE would be an error of whoever reads them.
+        environment.pop(os.fsencode(name + FILE_SUFFIX), None)
+    for name, secret in secrets.items():
         environment[os.fsencode(name)] = secret.reveal_bytes()
     return environment
 

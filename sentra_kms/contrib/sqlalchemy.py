@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 try:
@@ -24,7 +24,8 @@ except ModuleNotFoundError as _error:
         name="sqlalchemy",
     ) from None
 
-from sentra_kms.errors import ConfigurationError, KMSError, MalformedInput
+from sentra_kms.contrib.refused import Asking, says_login
+from sentra_kms.errors import ConfigurationError, MalformedInput
 from sentra_kms.material import Secret
 from sentra_kms.redaction import Masker
 
@@ -41,8 +42,9 @@ def rotating_engine(kms: KMS, secret: str, **options: Any) -> Engine:  # noqa: A
     """Return an engine whose connections are made with the URL that `secret` holds at the time.
 
     When a connection is refused, the secret's source is asked again, and if the value is another
-    one the connection is made with it. Connections in the pool that were made with an earlier
-    value are replaced when they are next taken out. `options` are those of
+    one the connection is made with it. However many are refused it is asked once in 5 s, or once in
+    1 s if the driver says that it was the login. Connections in the pool that were made with an
+    earlier value are replaced when they are next taken out. `options` are those of
     `sqlalchemy.create_engine`; `pool_pre_ping` is on unless they say otherwise, so that sessions
     which the server ended are replaced, too. The engine's own URL has neither user nor password,
     nor what stands after `?`, where some drivers take them.
@@ -61,12 +63,20 @@ def rotating_engine(kms: KMS, secret: str, **options: Any) -> Engine:  # noqa: A
     return engine
 
 
+class _Refused(NamedTuple):
+    """Why there is no connection, and whether the driver says that it was the login."""
+
+    error: Exception
+    is_login: bool
+
+
 class _Logins:
     """Makes an engine's connections, and knows with which value each was made."""
 
     def __init__(self, secrets: SecretManager, secret: str) -> None:
         self._secrets = secrets
         self._secret = secret
+        self._asking = Asking(secrets, secret)
         self.drivername: str | None = None
         self.defaults: Mapping[str, Any] = {}
 
@@ -99,24 +109,21 @@ class _Logins:
         # What `connect_args` said goes before what the URL says.
         own = {k: v for k, v in parameters.items() if self.defaults.get(k, self) != v}
         used = self._secrets.get(self._secret)
-        failure = self._try(dialect, record, used, own)
-        if not isinstance(failure, Exception):
-            return failure
-        with suppress(KMSError):  # then what the database said is what matters
-            new = self._secrets.refresh(self._secret)
-            if new != used:
-                failure = self._try(dialect, record, new, own)
-        if not isinstance(failure, Exception):
-            return failure
-        raise failure
+        made = self._try(dialect, record, used, own)
+        if isinstance(made, _Refused):
+            new = self._asking.again(used, is_login=made.is_login)
+            if new is not None:
+                made = self._try(dialect, record, new, own)
+        if isinstance(made, _Refused):
+            raise made.error
+        return made
 
     def check_out(self, connection: object, record: ConnectionPoolEntry, proxy: object) -> None:
         """Have a connection replaced that was made with an earlier value."""
         used: object = record.record_info.get(_USED) if record.record_info else None
-        with suppress(KMSError):  # in an outage a connection that works is better than none
-            current = self._secrets.get(self._secret)
-            if used is current or used == current:
-                return
+        current = self._asking.current()
+        # In an outage a connection that works is better than none.
+        if current is not None and used is not current and used != current:
             raise DisconnectionError("the secret has changed since this connection was made")
 
     def _try(
@@ -131,13 +138,14 @@ class _Logins:
             arguments, parameters = dialect.create_connect_args(url)
             made = dialect.connect(*arguments, **{**parameters, **own})
         except dialect.loaded_dbapi.Error as error:
-            failure = _afresh(error, dialect, url)
+            failure = _Refused(_afresh(error, dialect, url), says_login(error))
         except Exception as error:  # noqa: BLE001 - such as of encoding, which holds the password
-            failure = ConfigurationError(
+            told = ConfigurationError(
                 f"{self._secret}: the database's driver failed with {type(error).__name__}, whose "
                 "text may hold a part of the URL and is not shown: check the URL's options and "
                 "connect_args"
             )
+            failure = _Refused(told, is_login=False)
         else:
             if record.record_info is not None:
                 record.record_info[_USED] = value

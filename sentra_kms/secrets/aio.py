@@ -38,7 +38,7 @@ class AsyncSecrets:
 
     def after_fork(self) -> None:
         """Forget threads and loops that a child does not have."""
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[None, ThreadPoolExecutor] = {}  # none or one
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, _Flights] = WeakKeyDictionary()
 
     async def get(self, secret: str) -> Secret:
@@ -46,7 +46,8 @@ class AsyncSecrets:
         held = self._manager.held(secret)
         if held is not None:
             return held
-        return await self._share(("get", secret), partial(self._manager.get, secret))
+        key = "get", self._manager.adoptions, secret
+        return await self._share(key, partial(self._manager.get, secret))
 
     async def get_many(self, secrets: Iterable[str]) -> dict[str, Secret]:
         """Return several secrets; see `SecretManager.get_many`."""
@@ -54,7 +55,8 @@ class AsyncSecrets:
         held = self._manager.held_together(names)
         if held is not None:
             return held
-        return dict(await self._share(("get_many", *names), partial(self._manager.get_many, names)))
+        key = "get_many", self._manager.adoptions, *names
+        return dict(await self._share(key, partial(self._manager.get_many, names)))
 
     async def refresh(self, secret: str) -> Secret:
         """Ask the source now; see `SecretManager.refresh`."""
@@ -64,8 +66,8 @@ class AsyncSecrets:
     def close(self) -> None:
         """Start no more threads."""
         self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in list(self._pools.values()):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _share(self, key: object, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
@@ -91,9 +93,16 @@ class AsyncSecrets:
     ) -> asyncio.Future[object]:
         if self._closed:
             raise _closed()
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(MAX_THREADS, "sentra-kms-secrets-aio")
-        return loop.run_in_executor(self._pool, copy_context().run, work)
+        pool = self._pools.get(None)
+        if pool is None:  # of two threads with a loop each one is first
+            made = ThreadPoolExecutor(MAX_THREADS, "sentra-kms-secrets-aio")
+            pool = self._pools.setdefault(None, made)
+        try:
+            return loop.run_in_executor(pool, copy_context().run, work)
+        except RuntimeError:
+            if not self._closed:  # no thread can be started
+                raise
+        raise _closed()
 
 
 def _land(flights: _Flights, key: object, done: asyncio.Future[object]) -> None:

@@ -39,6 +39,9 @@ MAX_DOCUMENTS = 1000
 MAX_BACKGROUND = 8  # renewals in the background at a time
 _JITTER = 0.1  # of a TTL, taken off
 
+IsKept = Callable[[str], bool]
+"""Whether a backend of this name is the source that it was."""
+
 Spawn = Callable[[Callable[[], None]], None]
 """Runs a renewal in the background."""
 
@@ -111,10 +114,21 @@ class Documents:
             slot.renewing = False
         self.generation += 1
 
-    def adopt(self, max_stale: float, ttls: Mapping[Reference, float]) -> None:
-        """Hold documents by other times from the next look on."""
-        self._max_stale, self._ttls = max_stale, ttls
-        self.generation += 1
+    def adopt(self, max_stale: float, ttls: Mapping[Reference, float], is_kept: IsKept) -> None:
+        """Hold documents by other times from the next look on, and none of backends not kept.
+
+        What is being fetched of those is held by nobody: its slot is gone.
+        """
+        kept: dict[str, bool] = {}
+        with self._lock:
+            self._max_stale, self._ttls = max_stale, ttls
+            for document in list(self._slots):
+                name = document.backend
+                if name not in kept:
+                    kept[name] = is_kept(name)
+                if not kept[name]:
+                    del self._slots[document]
+            self.generation += 1
 
     def get(self, document: Reference) -> Held:
         """Return a document that may be used now, asking its source if that is due.

@@ -9,7 +9,14 @@ from datetime import datetime
 from functools import partial
 
 from sentra_kms.binding import Binding
-from sentra_kms.errors import KMSError, MalformedInput, PluginError, afresh
+from sentra_kms.errors import (
+    AuthenticationFailed,
+    KMSError,
+    MalformedInput,
+    PluginError,
+    SecretNotFound,
+    afresh,
+)
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
@@ -38,7 +45,30 @@ def fetch_value(bound: Bound, reference: Reference) -> KeyMaterial:
 
 def fetch_document(bound: Bound, document: Reference) -> SecretValue:
     """Fetch a document, a reference without a field; raises what the backend does."""
-    return _checked(bound(document.backend).fetch_secret(SecretRequest(document)), document)
+    binding = bound(document.backend)
+    try:
+        found = binding.fetch_secret(SecretRequest(document))
+    except SecretNotFound as error:
+        failure = _about(error, document)
+    else:
+        return _checked(found, document)
+    raise failure
+
+
+def _about(error: SecretNotFound, document: Reference) -> KMSError:
+    """Return an error about a document, of one that may be about what its backend needs itself.
+
+    A backend whose own credential is not found has not said that the document is not.
+    """
+    if error.backend in {None, document.backend}:
+        return afresh(error)
+    return AuthenticationFailed(
+        f"backend '{document.backend}' cannot be asked for {document}, since what it needs itself "
+        f"is not there: {error.message}",
+        backend=document.backend,
+        operation="fetch_secret",
+        subject=str(document),
+    )
 
 
 Batch = Callable[[list[SecretRequest]], Sequence[Outcome]]
@@ -66,11 +96,16 @@ def in_one_call(batch: Batch, documents: Sequence[Reference]) -> list[Outcome]:
     try:
         answers = batch([SecretRequest(document) for document in documents])
     except KMSError as error:
-        return [afresh(error) for _ in documents]
-    return [
-        answer if isinstance(answer, KMSError) else _attempt(partial(_checked, answer, document))
-        for answer, document in zip(answers, documents, strict=True)
-    ]
+        answers = [afresh(error) for _ in documents]
+    return [_end_of(answer, document) for answer, document in zip(answers, documents, strict=True)]
+
+
+def _end_of(answer: Outcome, document: Reference) -> Outcome:
+    if isinstance(answer, SecretNotFound):
+        return _about(answer, document)
+    if isinstance(answer, KMSError):
+        return answer
+    return _attempt(partial(_checked, answer, document))
 
 
 def side_by_side(work: Sequence[Callable[[], None]]) -> None:

@@ -13,6 +13,7 @@ from sentra_kms.errors import (
     KMSError,
     MalformedInput,
     SecretNotFound,
+    UnsupportedOperation,
     afresh,
 )
 from sentra_kms.forks import tell_after_fork
@@ -20,9 +21,10 @@ from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
 from sentra_kms.secret_settings import SecretEntry, SecretSource
 from sentra_kms.secrets.compose import Composed, Snapshot, compose, named, same, ttls_of
-from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, Spawn
+from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, IsKept, Spawn
 from sentra_kms.secrets.fetch import Bound
 from sentra_kms.secrets.transforms import drop_newline
+from sentra_kms.secrets.view import View
 
 if TYPE_CHECKING:
     import logging
@@ -34,20 +36,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_STALE = 3600.0  # seconds
 MAX_VIEWS = 1000  # names and references whose values are held
-
-
-class _View:
-    """A composed value and how long it may be used without a look, in monotonic seconds."""
-
-    __slots__ = ("created", "fresh_until", "generation", "hard_until", "parts", "secret")
-
-    def __init__(self, made: Composed, generation: int, fresh: float, hard: float) -> None:
-        self.secret: Secret = made.secret
-        self.created: datetime | None = made.created
-        self.parts: tuple[Secret, ...] = made.parts
-        self.generation: int = generation
-        self.fresh_until: float = fresh
-        self.hard_until: float = hard
 
 
 class SecretManager:
@@ -69,6 +57,7 @@ class SecretManager:
         spawn: Spawn | None = None,
         where: str = "[secrets]",
     ) -> None:
+        self.adoptions: int = 0
         self._bound = bound
         self._entries = entries
         self._now = now
@@ -77,10 +66,11 @@ class SecretManager:
         self._documents = Documents(
             bound, now=now, clock=clock, max_stale=max_stale, ttls=ttls_of(entries), spawn=spawn
         )
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
         self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
         self._watches: list[Watch] = []
-        self._aio: AsyncSecrets | None = None
+        self._made_aio: dict[None, AsyncSecrets] = {}  # none or one
+        self._closed = False
         self.after_fork()
         tell_after_fork(self)
 
@@ -95,21 +85,32 @@ class SecretManager:
     @property
     def aio(self) -> AsyncSecrets:
         """The same for `asyncio`."""
-        if self._aio is None:
+        found = self._made_aio.get(None)
+        if found is None:
             from sentra_kms.secrets.aio import AsyncSecrets
 
-            self._aio = AsyncSecrets(self)
-        return self._aio
+            found = self._made_aio.setdefault(None, AsyncSecrets(self))
+        return found
 
-    def adopt(self, entries: Mapping[str, SecretEntry], max_stale: float) -> None:
-        """Go on by other declarations; what is held of sources stays for as long as it may."""
+    def adopt(
+        self,
+        entries: Mapping[str, SecretEntry],
+        max_stale: float,
+        is_kept: IsKept = lambda _: True,
+    ) -> None:
+        """Go on by other declarations.
+
+        What is held of backends that are kept stays for as long as it may, and of others nothing.
+        """
         with self._lock:
             self._entries, self._max_stale = entries, max_stale
-            self._documents.adopt(max_stale, ttls_of(entries))
-            for view in list(
-                self._views.values()
-            ):  # kept to tell a change from, and for nothing else
+            self._documents.adopt(max_stale, ttls_of(entries), is_kept)
+            # Views are kept to tell a change from, and for nothing else.
+            for view in list(self._views.values()):
                 view.fresh_until = view.hard_until = float("-inf")
+            self.adoptions += 1
+        for watch in list(self._watches):
+            watch.wake()
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the declared secrets, sorted."""
@@ -123,14 +124,8 @@ class SecretManager:
         empty or not of the declared form; and what the source raises, in an outage once the last
         value is older than `max_stale`.
         """
-        view = self._views.get(secret)
-        if (
-            view is not None
-            and self._now() < view.fresh_until
-            and view.generation == self._documents.generation
-        ):
-            return view.secret
-        return self._look(secret)
+        held = self.held(secret)
+        return self._look(secret) if held is None else held
 
     def get_many(self, secrets: Iterable[str]) -> dict[str, Secret]:
         """Return several secrets, fetched together, and in one call where a backend can.
@@ -204,6 +199,8 @@ class SecretManager:
             raise MalformedInput("a watch asks every so many seconds, more than none")
         watch = Watch(self, secret, seen, callback, every, on_error)
         with self._lock:
+            if self._closed:
+                raise UnsupportedOperation("these secrets are closed: load() again")
             self._watches.append(watch)
         watch.start()
         watch.wake()  # to tell of what has changed before it was there
@@ -270,15 +267,18 @@ class SecretManager:
 
     def close(self) -> None:
         """Stop every watch, forget every value, and hold none from now on."""
+        with self._lock:
+            self._closed = True
         if self._watches:
             from sentra_kms.secrets.watch import stop_all
 
             stop_all(self._watches)
-        if self._aio is not None:
-            self._aio.close()
-        self._documents.close()
-        self._views.clear()
-        self._previous.clear()
+        for made in list(self._made_aio.values()):
+            made.close()
+        with self._lock:
+            self._documents.close()
+            self._views.clear()
+            self._previous.clear()
 
     def _look(self, secret: str) -> Secret:
         entry = self._entry(secret)
@@ -357,7 +357,7 @@ class SecretManager:
             if changed and before is not None:
                 until = self._now() + self._max_stale
                 self._previous[secret] = before.secret, until, before.parts
-            self._views[secret] = _View(
+            self._views[secret] = View(
                 composed,
                 generation,
                 min(held.fresh_until for held in snapshot.seen.values()),

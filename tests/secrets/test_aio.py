@@ -102,8 +102,8 @@ def test_tasks_share_a_look(clock: ManualClock) -> None:
     async def main() -> None:
         tasks = [asyncio.create_task(made.aio.get("A")) for _ in range(1000)]
         await reach(slow.asked.is_set)
-        assert made.aio._pool is not None
-        assert len(made.aio._pool._threads) == 1
+        assert made.aio._pools
+        assert len(made.aio._pools[None]._threads) == 1
         slow.go.set()
         assert {secret.reveal() for secret in await asyncio.gather(*tasks)} == {"value"}
 
@@ -269,7 +269,7 @@ def test_held_values_need_no_thread(clock: ManualClock) -> None:
         assert {name: each.reveal() for name, each in found.items()} == {"B": "y", "A": "x"}
 
     asyncio.run(main())
-    assert made.aio._pool is None
+    assert made.aio._pools == {}
     made.close()
 
 
