@@ -109,7 +109,7 @@ class ManualClock:
 def _own_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Keep the caller's configuration away, and what measures coverage from long ones' children."""
     foreign = ["SENTRA_KMS_", "ENCRYPTION_"]
-    if request.node.get_closest_marker("soak"):
+    if request.node.get_closest_marker("no_cover"):
         foreign.append("COVERAGE_")
     for name in list(os.environ):
         if name.startswith(tuple(foreign)):

@@ -72,7 +72,7 @@ class Everything:
             process = stack.enter_context(self._start(run))
             assert process.stdout is not None
             said = b""
-            while piece := process.stdout.read1():
+            while piece := os.read(process.stdout.fileno(), 1 << 16):
                 said += piece
                 if live:
                     show(piece)

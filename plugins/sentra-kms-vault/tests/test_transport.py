@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,18 +113,17 @@ def _ends_in_time(call: Callable[[], object]) -> Exception:
 
 
 def _unanswered(
-    server: Scripted, client: _Client, scene: Scene, times: Sequence[float] = (0.5, 3.0, 20.0)
+    server: Scripted, client: _Client, scene: Scene, timeout: float = 0.5
 ) -> Unanswered:
     """Return how a request ends that was sent and got no answer, or none in time.
 
-    With ever more of it, as a machine that stalls may not send one in half a second.
+    A machine that stalls may not send one in half a second: then again, with more.
     """
-    for timeout in times:
-        server.answers[:] = [scene]
-        error = _ends_in_time(lambda timeout=timeout: client.ask(timeout=timeout))
-        assert isinstance(error, Unanswered)
-        if error.sent:
-            break
+    server.answers[:] = [scene]
+    error = _ends_in_time(lambda: client.ask(timeout=timeout))
+    assert isinstance(error, Unanswered)
+    if not error.sent and timeout < 20:
+        return _unanswered(server, client, scene, timeout * 6)
     return error
 
 
