@@ -31,7 +31,7 @@ demo: $(DEMO_READY) ## real work on the built-in local backend, step by step
 
 test: $(DEV_READY) ## everything, with branch coverage; the core on newer Pythons, too
 	@$(BIN)/python -m tests.servers.vault_binary
-	@MAKEFLAGS= $(BIN)/python -m tests.everything --fail-under=$(COVERAGE)
+	@MAKEFLAGS= $(BIN)/python -m tests.everything "$(NEWER)" --fail-under=$(COVERAGE)
 
 test-newer: $(DEV_READY) ## the core's tests on each newer Python that is installed
 	@present=(); discover=(); absent=(); \
@@ -46,7 +46,8 @@ test-newer: $(DEV_READY) ## the core's tests on each newer Python that is instal
 	done; \
 	if [ "$${#present[@]}" -gt 0 ]; then \
 	  echo "On newer Pythons these are left out, which $$($(BIN)/python --version) is tested with: servers, the" \
-	    "command line, kills and errors at system calls, a minute of bad weather, bytes changed a million times."; \
+	    "command line, kills and errors at system calls, random walks, bytes changed a million times; and soak" \
+	    "tests are a quarter as long."; \
 	  $(BIN)/tox run --skip-missing-interpreters false \
 	    -e "$$(IFS=,; echo "$${present[*]}")" --discover "$${discover[@]}"; \
 	fi; \

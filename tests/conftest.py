@@ -27,7 +27,10 @@ hypothesis.settings.register_profile(
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("soak" if soak.FULL_LENGTH else "tests")
+hypothesis.settings.register_profile(
+    "brief", hypothesis.settings.get_profile("tests"), max_examples=25
+)
+hypothesis.settings.load_profile("soak" if soak.FULL_LENGTH else "brief" if soak.BRIEF else "tests")
 
 MASTER_KEYS = {
     "2026-11": base64.b64encode(bytes(range(32))).decode("ascii"),

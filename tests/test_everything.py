@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.everything import HUNT, PYTEST, RUNS, Run
+from tests.everything import HUNT, PYTEST, Run, runs_of
 from tests.keys.conftest import ROOT
 
 PROGRAM = """
@@ -116,7 +116,7 @@ def test_run_that_cannot_say_how_it_went_fails(place: Path, words: tuple[str, ..
 
 def test_every_path_of_tests_is_in_a_run() -> None:
     """What `pytest` by itself would run is in one of them; each has the hunt for secrets."""
-    ours = [run.words[len(PYTEST) :] for run in RUNS if tuple(run.words[: len(PYTEST)]) == PYTEST]
+    ours = [run.words[len(PYTEST) :] for run in runs_of("") if run.words[: len(PYTEST)] == PYTEST]
     given = {word for words in ours for word in words if not word.startswith("--")}
     left_out = {
         word.removeprefix("--ignore=")
@@ -129,3 +129,13 @@ def test_every_path_of_tests_is_in_a_run() -> None:
     assert set(wanted) | left_out | {HUNT} == given
     assert all(HUNT in words or "tests" in words for words in ours)
     assert sum("tests" in words for words in ours) == 1
+
+
+def test_each_newer_python_is_a_run() -> None:
+    """Beside those of this one, by the target that finds it, and says if it is not there."""
+    newer = runs_of("3.12 3.13")
+    assert [run for run in newer if run not in runs_of("")] == [
+        Run("Python 3.12", ("make", "test-newer", "NEWER=3.12")),
+        Run("Python 3.13", ("make", "test-newer", "NEWER=3.13")),
+    ]
+    assert len(newer) == len(runs_of("")) + 2

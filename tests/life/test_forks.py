@@ -74,6 +74,7 @@ WORK: dict[str, Callable[[KMS], object]] = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", WORK)
 def test_a_child_of_a_busy_process_works(kms: KMS, name: str) -> None:
     """It encrypts, decrypts, rotates, and makes a tenant, while the parent's threads go on."""
