@@ -46,8 +46,8 @@ test-newer: $(DEV_READY) ## the core's tests on each newer Python that is instal
 	done; \
 	if [ "$${#present[@]}" -gt 0 ]; then \
 	  echo "On newer Pythons these are left out, which $$($(BIN)/python --version) is tested with: servers, the" \
-	    "command line, kills and errors at system calls, random walks, bytes changed a million times; and soak" \
-	    "tests are a quarter as long."; \
+	    "command line, kills and errors at system calls, random walks, bytes changed a million times, backends" \
+	    "and demos with a mistake in them; and soak tests are a quarter as long."; \
 	  $(BIN)/tox run --skip-missing-interpreters false \
 	    -e "$$(IFS=,; echo "$${present[*]}")" --discover "$${discover[@]}"; \
 	fi; \

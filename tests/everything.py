@@ -122,7 +122,7 @@ class Everything:
         whole = [sys.executable, "-m", "coverage"]
         data = f"--data-file={self._data / 'whole'}"
         subprocess.run([*whole, "combine", "--quiet", data, *found], check=False)
-        # Without those errors that pytest-cov ignores, too: code whose file a test made and removed.
+        # Without the errors that pytest-cov ignores, too: code whose file a test made and removed.
         report = [*whole, "report", "--ignore-errors", data, *options]
         if subprocess.run(report, check=False).returncode:
             self.failed.append("coverage")
