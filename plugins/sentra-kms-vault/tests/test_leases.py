@@ -18,7 +18,6 @@ from sentra_kms_vault import secrets as secrets_module
 from sentra_kms_vault.lease import Issued, Lease
 from sentra_kms_vault.login import Token
 from sqlalchemy import text
-from vault_user import in_a_life
 
 import sentra_kms
 from sentra_kms import (
@@ -279,55 +278,46 @@ def _token(monkeypatch: pytest.MonkeyPatch, database: Database) -> str:
 @pytest.mark.slow
 def test_renewed_past_its_first_time(database: Database, bench: Bench) -> None:
     """In the background a lease is renewed, so that the login outlives its default time."""
-
-    def outlives(seconds: int) -> bool:
-        role = _role(database, f"{seconds}s", "1h")
-        begun = time.monotonic()
-        login = _login(_fetch(bench, role))
-        # Twice its time, and nobody asked meanwhile.
-        _wait(lambda: time.monotonic() > begun + 2 * seconds + 1)
-        lives = database.lets_in(*login)
-        return lives and _login(_fetch(bench, role)) == login and len(database.leases(role)) == 1
-
-    in_a_life(outlives, 3, 9, 27)
+    role = _role(database, "3s", "1h")
+    begun = time.monotonic()
+    login = _login(_fetch(bench, role))
+    _wait(lambda: time.monotonic() > begun + 7)  # twice its time, and nobody asked meanwhile
+    assert database.lets_in(*login)
+    assert _login(_fetch(bench, role)) == login
+    assert len(database.leases(role)) == 1
 
 
-def _overlaps(database: Database, bench: Bench, role: str, old: tuple[str, str]) -> bool:
-    """Fetch until there is another login; say whether the old one still has a while."""
+def _overlap(database: Database, bench: Bench, role: str, old: tuple[str, str]) -> int:
+    """Fetch until there is another login; return the whole seconds that the old one still has."""
     (lease,) = database.leases(role)
-    good: list[bool] = []
+    left: list[int] = []
 
     def replaced() -> bool:
         new = _login(_fetch(bench, role))
         if new != old:
-            left = database.seconds_left(lease)
+            left.append(database.seconds_left(lease))
             assert database.lets_in(*new)
-            good.append(left >= 1 and database.lets_in(*old))
+            assert database.lets_in(*old)
         return new != old
 
     _wait(replaced)
-    return good[0]
+    return left[0]
 
 
 @pytest.mark.slow
 def test_renewed_by_a_fetch(database: Database, bench: Bench, proxy: FaultProxy) -> None:
     """Where the background could not renew a lease that is due, the next fetch does."""
-
-    def is_renewed(seconds: int) -> bool:
-        role = _role(database, f"{seconds}s", "1h")
-        login = _login(_fetch(bench, role))
-        before = len(proxy.requests())
-        proxy.always(Reset())
-        _wait(lambda: len(proxy.requests()) > before)
-        _wait(lambda: any("could not be renewed" in each.message for each in _held(bench)))
-        proxy.always(None)
-        if _login(_fetch(bench, role)) != login:
-            return False  # it was at its end by then
-        left = _left(bench, _fetch(bench, role))
-        _wait(lambda: not _held(bench))
-        return left > seconds / 2 and _login(_fetch(bench, role)) == login
-
-    in_a_life(is_renewed, 6, 18)
+    role = _role(database, "6s", "1h")
+    login = _login(_fetch(bench, role))
+    before = len(proxy.requests())
+    proxy.always(Reset())
+    _wait(lambda: len(proxy.requests()) > before)
+    _wait(lambda: any("could not be renewed" in each.message for each in _held(bench)))
+    proxy.always(None)
+    assert _login(_fetch(bench, role)) == login
+    assert _left(bench, _fetch(bench, role)) > 3
+    _wait(lambda: not _held(bench))
+    assert _login(_fetch(bench, role)) == login
 
 
 def _held(bench: Bench) -> list[Finding]:
@@ -343,17 +333,12 @@ def _part(bench: Bench) -> Any:
 @pytest.mark.slow
 def test_replaced_near_its_longest_time(database: Database, bench: Bench) -> None:
     """Near its longest time another login is made while the old one still works."""
-
-    def is_replaced(seconds: int) -> bool:
-        role = _role(database, f"{seconds}s", f"{seconds * 3 // 2}s")
-        renewals = len(database.vault.requests("sys/leases/renew"))
-        old = _login(_fetch(bench, role))
-        overlaps = _overlaps(database, bench, role, old)
-        assert len(database.vault.requests("sys/leases/renew")) > renewals
-        _wait(lambda: not database.lets_in(*old))  # it ran out by itself
-        return overlaps
-
-    in_a_life(is_replaced, 6, 24)
+    role = _role(database, "8s", "12s")
+    renewals = len(database.vault.requests("sys/leases/renew"))
+    old = _login(_fetch(bench, role))
+    assert _overlap(database, bench, role, old) >= 1
+    assert len(database.vault.requests("sys/leases/renew")) > renewals
+    _wait(lambda: not database.lets_in(*old))  # it ran out by itself
 
 
 @pytest.mark.slow
@@ -366,13 +351,9 @@ def test_replaced_when_it_cannot_be_renewed(
     if lacking == "renew":
         policy = policy.replace("sys/leases/renew", "sys/leases/nothing")
     bench = _bench(database, proxy, monkeypatch, policy)
-
-    def is_replaced(seconds: int) -> bool:
-        role = _role(database, f"{seconds}s", "1h" if lacking == "renew" else f"{seconds}s")
-        old = _login(_fetch(bench, role))
-        return _overlaps(database, bench, role, old)
-
-    in_a_life(is_replaced, 6, 24)
+    role = _role(database, "6s", "1h" if lacking == "renew" else "6s")
+    old = _login(_fetch(bench, role))
+    assert _overlap(database, bench, role, old) >= 1
     if lacking == "renew":
         findings = bench.binding.check()
         assert any("sys/leases/renew" in each.subject for each in findings)
@@ -394,12 +375,11 @@ def test_used_to_its_end_while_vault_is_away(
         seen: list[float] = []
 
         def fails() -> bool:
-            asked = time.time()
             try:
                 assert kms.secrets.get("USER").reveal() == secret.reveal()
             except ServiceUnavailable:
                 return True
-            seen.append(asked)
+            seen.append(time.time())
             return False
 
         _wait(fails)

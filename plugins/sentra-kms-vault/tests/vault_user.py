@@ -84,13 +84,4 @@ def until(true: Callable[[], bool]) -> None:
     wait_until(check)
 
 
-def in_a_life(holds: Callable[[int], bool], *lives: int) -> None:
-    """Do something within a real life of so many seconds, and see that it holds in one of them.
-
-    A machine that stalls for some seconds outlasts a short life, and no long one; what is wrong in
-    the code is wrong in each.
-    """
-    assert any(holds(life) for life in lives)
-
-
 MakeUser = Callable[..., User]
