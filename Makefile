@@ -29,11 +29,9 @@ help: ## show this list
 demo: $(DEMO_READY) ## real work on the built-in local backend, step by step
 	@$(BIN)/python examples/demo.py
 
-# Children that gave up their privileges write coverage data too: into a directory open to them.
-test: $(DEV_READY) test-newer ## everything, with branch coverage; the core on newer Pythons first
+test: $(DEV_READY) ## everything, with branch coverage; the core on newer Pythons, too
 	@$(BIN)/python -m tests.servers.vault_binary
-	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; chmod 1777 "$$data"; \
-	COVERAGE_FILE="$$data/coverage" $(BIN)/python -m pytest --cov --cov-fail-under=$(COVERAGE)
+	@MAKEFLAGS= $(BIN)/python -m tests.everything "$(NEWER)" --fail-under=$(COVERAGE)
 
 test-newer: $(DEV_READY) ## the core's tests on each newer Python that is installed
 	@present=(); discover=(); absent=(); \
@@ -47,6 +45,9 @@ test-newer: $(DEV_READY) ## the core's tests on each newer Python that is instal
 	  discover+=("$$("$$found" -c 'import sys; print(sys.executable)')"); \
 	done; \
 	if [ "$${#present[@]}" -gt 0 ]; then \
+	  echo "On newer Pythons these are left out, which $$($(BIN)/python --version) is tested with: servers, the" \
+	    "command line, kills and errors at system calls, random walks, bytes changed a million times, backends" \
+	    "and demos with a mistake in them; and soak tests are a quarter as long."; \
 	  $(BIN)/tox run --skip-missing-interpreters false \
 	    -e "$$(IFS=,; echo "$${present[*]}")" --discover "$${discover[@]}"; \
 	fi; \

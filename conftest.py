@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from doctest import ELLIPSIS
+from typing import Any
 
 import pytest
 from sybil import Document, Region, Sybil
@@ -16,6 +19,21 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParse
 from tests import soak
 
 collect_ignore = ["docs/conf.py"]
+
+
+def _measure_on() -> None:
+    """Give a forked child that is measured a free lock of the measurement.
+
+    Another thread may have held it at that moment, which the child has not: it would wait for ever.
+    Told of the fork before the package is, whose lines are measured.
+    """
+    measurement = sys.modules["coverage"].Coverage.current() if "coverage" in sys.modules else None
+    collector: Any = getattr(measurement, "_collector", None)
+    if getattr(collector, "data_lock", None) is not None:
+        collector.data_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_measure_on)
 
 
 def pytest_report_header() -> str:

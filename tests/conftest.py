@@ -27,7 +27,10 @@ hypothesis.settings.register_profile(
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("soak" if soak.FULL_LENGTH else "tests")
+hypothesis.settings.register_profile(
+    "brief", hypothesis.settings.get_profile("tests"), max_examples=25
+)
+hypothesis.settings.load_profile("soak" if soak.FULL_LENGTH else "brief" if soak.BRIEF else "tests")
 
 MASTER_KEYS = {
     "2026-11": base64.b64encode(bytes(range(32))).decode("ascii"),
@@ -64,8 +67,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests that tell what was found run last."""
+    """Let the tests that tell what was found run last, and measure no coverage in long ones.
+
+    A test marked `soak` does again and again what others do once: it reaches nothing that they do
+    not, and measuring would make it twice as long.
+    """
     items.sort(key=lambda item: item.path.name == "test_planted.py")
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.no_cover)
 
 
 class ConfigFactory(Protocol):
@@ -99,10 +109,13 @@ class ManualClock:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the caller's configuration away from every test."""
+def _own_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Keep the caller's configuration away, and what measures coverage from long ones' children."""
+    foreign = ["SENTRA_KMS_", "ENCRYPTION_"]
+    if request.node.get_closest_marker("no_cover"):
+        foreign.append("COVERAGE_")
     for name in list(os.environ):
-        if name.startswith(("SENTRA_KMS_", "ENCRYPTION_")):
+        if name.startswith(tuple(foreign)):
             monkeypatch.delenv(name)
 
 

@@ -42,7 +42,7 @@ for bad in ("file://{path}/plain#field", "file://{path}/document#nothing", "file
             sys.exc_info()[1], capture_locals=True).format():
             print(line)
 open("{path}/plain", "w").write("another-" + open("{path}/plain").read())
-assert seen.wait(30)
+assert seen.wait(60)
 secrets.redact_logs()
 logging.getLogger("app").error("oops %s", secrets.get("PLAIN").reveal())
 try:

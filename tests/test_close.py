@@ -17,7 +17,7 @@ from sentra_kms.hookspecs import hookimpl
 from sentra_kms.runtime import KMS
 from tests.conftest import MASTER_KEYS, ConfigFactory
 
-WAIT = 30.0  # seconds after which a test that hangs is told so
+WAIT = 60.0  # seconds after which a test that hangs is told so
 NAMES = ("a", "b", "c")
 
 

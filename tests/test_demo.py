@@ -79,7 +79,10 @@ SABOTAGE = {
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    ours = ("SENTRA_KMS_", "ENCRYPTION_", "NO_COLOR", "FORCE_COLOR", "PYTHONOPTIMIZE")
+    # Nor is it measured, which would make it thrice as long: what it runs other tests run, too.
+    ours = (
+        "SENTRA_KMS_", "ENCRYPTION_", "NO_COLOR", "FORCE_COLOR", "PYTHONOPTIMIZE", "COVERAGE_",
+    )  # fmt: skip
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
     return kept | {"TMPDIR": str(scratch), "PYTHONPATH": path, "PYTHONUTF8": "1"}

@@ -11,7 +11,7 @@ import pytest
 from tests.keys.conftest import ROOT
 from tests.needs import need
 
-TELL = "from tests import soak; print(soak.scale(2, 30), soak.seed(), soak.header(), sep='|')"
+TELL = "from tests import soak; print(soak.scale(8, 30), soak.seed(), soak.header(), sep='|')"
 
 
 def told(**environment: str) -> list[str]:
@@ -26,7 +26,8 @@ def told(**environment: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("soak", "length", "word"), [
-    ("", "2", "shortened"), ("0", "2", "shortened"), ("1", "30", "at full length"),
+    ("", "8", "shortened"), ("0", "8", "shortened"), ("1", "30", "at full length"),
+    ("brief", "2", "brief"),
 ])  # fmt: skip
 def test_soak_runs_at_full_length_and_others_do_not(soak: str, length: str, word: str) -> None:
     """SENTRA_SOAK=1 is what `make soak` sets; the head of the run says so."""

@@ -16,7 +16,7 @@ from sentra_kms.errors import ConfigurationError, KMSError
 from tests.conftest import ConfigFactory
 from tests.keys.conftest import in_threads
 
-SOON = 5.0
+SOON = 60.0  # seconds that no lock is held for
 Flushed = list[tuple[str, list[str]]]
 
 

@@ -13,7 +13,7 @@ from sentra_kms.reference import Reference
 from tests.backends.hosts import make_host
 from tests.keys.conftest import Crew, in_fork, until
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Sources:

@@ -91,7 +91,7 @@ def _run_as_nobody(work: Callable[[], object], pipe: int) -> None:
     status, told = 1, "dropped"
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(30)  # what waits for a pipe that nobody writes is ended, and the test fails
+        signal.alarm(60)  # what waits for a pipe that nobody writes is ended, and the test fails
         _drop()
         work()
         status = 0

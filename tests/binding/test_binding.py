@@ -46,7 +46,7 @@ from tests.ground.leaks import chain, frames, locals_inside, shows
 
 PLANTED = KEY.reveal()
 REFERENCE = Reference("fake://path#field")
-WAIT = 30.0  # seconds after which a test that hangs fails
+WAIT = 60.0  # seconds after which a test that hangs fails
 
 CALLS: dict[str, Callable[[Binding], object]] = {
     "wrap_key": lambda binding: binding.wrap_key("k", KEY, WHERE),

@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import secrets
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +30,7 @@ from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
 
 ROOT = str(Path(sentra_kms.__file__).parents[1])
-WAIT = 30.0  # seconds after which a test that hangs is told so
+WAIT = 60.0  # seconds after which a test that hangs is told so
 
 
 class ManualClock:
@@ -144,7 +146,12 @@ class Site:
         """Return a configuration; its backends follow from the names of the KEKs in it."""
         wraps = list(wrap_with or ("local:m1",))
         backends: dict[str, Any] = {
-            "local": {"type": "local", "directory": str(self.directory), **local}
+            "local": {
+                "type": "local",
+                "directory": str(self.directory),
+                "timeout": "60s",  # for locks, on a machine that has much else to do
+                **local,
+            }
         }
         sources = (source for source in authenticate_with or () if "://" not in source)
         for kek in dict.fromkeys((*wraps, *unwrap_with, *sources)):
@@ -345,6 +352,8 @@ def in_fork(work: Callable[[], bytes]) -> bytes:
         _answer(work, write_end)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
+        if not select.select([pipe], [], [], 2 * WAIT)[0]:
+            os.kill(child, signal.SIGKILL)  # it hung before it could set its own alarm
         answer = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status == 0, f"the child ended with {status}: {answer.decode('utf-8', 'replace')}"
@@ -352,7 +361,6 @@ def in_fork(work: Callable[[], bytes]) -> bytes:
 
 
 def _answer(work: Callable[[], bytes], pipe: int) -> None:
-    import signal
     import traceback
 
     status = 1

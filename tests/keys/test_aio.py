@@ -53,7 +53,7 @@ from tests.keys.conftest import (
 T = TypeVar("T")
 DOWN = ServiceUnavailable("down for maintenance")
 INTERNAL = {"adopt", "aio", "can_coast", "close"}
-LONGEST = 5.0  # seconds for which no machine is too busy to turn a loop once
+LONGEST = WAIT / 2  # seconds: what holds a loop up here does so until it is given up
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -19,6 +19,7 @@ from sentra_kms.keys.tenant_keys import WarmKeys
 from sentra_kms.material import KeyMaterial
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
+    WAIT,
     Crew,
     Later,
     ManualClock,
@@ -84,6 +85,7 @@ def open_memory(clock: ManualClock, **cache: object) -> KMS:
 # --- who stays ----------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("use", ["encrypt", "decrypt", "both", "aio"])
 @pytest.mark.parametrize("scan", ["encrypt", "decrypt"])
 def test_hot_set_survives_a_scan(manual_clock: ManualClock, use: str, scan: str) -> None:
@@ -161,7 +163,7 @@ def test_ring_of_an_entry_is_at_hand_as_soon_as_the_entry_is(
     keep, release = memory._keep_ring, threading.Event()
 
     def keep_late(ring: Ring) -> None:
-        assert release.wait(20)
+        assert release.wait(WAIT)
         keep(ring)
 
     monkeypatch.setattr(memory, "_keep_ring", keep_late)
@@ -317,7 +319,7 @@ def test_forged_versions_do_not_hold_up_what_is_genuine(key_site: Site) -> None:
 
     def hang() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
 
     Spy(kms, "local", "load_ring").before = hang
     crew = Crew(lambda _: kms.keys.decrypt("acme", message), 8)

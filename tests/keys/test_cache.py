@@ -83,7 +83,7 @@ def test_those_who_come_while_one_is_at_it_wait_and_share(memory_kms: KMS, opera
     memory_kms.keys._cache.clear()
     release = threading.Event()
     spy = Spy(memory_kms, "memory", operation)
-    spy.before = lambda: release.wait(30)
+    spy.before = lambda: release.wait(WAIT)
     acme = memory_kms.keys.tenant("acme")
     crew = Crew(lambda _: acme.decrypt(acme.encrypt(b"x")), 10)
     until(lambda: waiting_in_a_flight(crew.threads) == 9)
@@ -98,7 +98,7 @@ def test_an_error_is_shared_and_not_kept(memory_kms: KMS, operation: str) -> Non
     memory_kms.keys._cache.clear()
     release = threading.Event()
     spy = Spy(memory_kms, "memory", operation)
-    spy.before = lambda: release.wait(30)
+    spy.before = lambda: release.wait(WAIT)
     spy.failure = ServiceUnavailable("out of order", backend="memory")
     crew = Crew(lambda _: memory_kms.keys.encrypt("acme", b"x"), 10)
     until(lambda: waiting_in_a_flight(crew.threads) == 9)
@@ -133,7 +133,7 @@ def test_who_was_held_up_between_looking_and_asking_asks_nobody(
             flights.append(key)
             if len(flights) == held_at:
                 late_arrived.set()
-                assert go_on.wait(30)
+                assert go_on.wait(WAIT)
         return real(self, key, fetch)
 
     monkeypatch.setattr(SingleFlight, "do", do)
@@ -144,7 +144,7 @@ def test_who_was_held_up_between_looking_and_asking_asks_nobody(
     acme.encrypt(b"x")
     assert spy.count == 1
     go_on.set()
-    late.join(30)
+    late.join(WAIT)
     assert acme.decrypt(outcome[0]) == b"x"
     assert spy.count == 1
 
@@ -162,7 +162,7 @@ def test_key_that_is_unwrapped_while_the_ring_is_read_again_is_kept(
 
     def put(self: Memory, *arguments: Any) -> Any:
         reading.set()
-        assert unwrapped.wait(30)
+        assert unwrapped.wait(WAIT)
         return real(self, *arguments)
 
     monkeypatch.setattr(Memory, "put", put)
@@ -188,7 +188,7 @@ def test_tenants_do_not_wait_for_each_other(memory_kms: KMS) -> None:
     def hold_acme() -> None:
         if loads.calls[-1][0] == "acme":
             entered.set()
-            release.wait(30)
+            release.wait(WAIT)
 
     loads.before = hold_acme
     crew = Crew(lambda _: memory_kms.keys.encrypt("acme", b"x"), 1)
@@ -205,7 +205,7 @@ def test_flight_whose_leader_is_interrupted_is_flown_by_another() -> None:
 
     def interrupted() -> str:
         entered.set()
-        release.wait(30)
+        release.wait(WAIT)
         raise KeyboardInterrupt
 
     leader = Crew(lambda _: flight.do("key", interrupted), 1)

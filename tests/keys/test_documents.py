@@ -323,6 +323,7 @@ def test_bound_holds_for_any_store(key_site: Site) -> None:
         authenticator.verify("acme", key_site.sign(b" " * (BOUND - HEADER + 1)))
 
 
+@pytest.mark.no_cover
 def test_rotating_until_full_loses_no_version(memory_kms: KMS) -> None:
     """Under one local KEK a ring holds some 690 versions, and the first still opens then."""
     message = memory_kms.keys.encrypt("acme", b"x")

@@ -13,6 +13,7 @@ from sentra_kms.keys import message as message_format
 from sentra_kms.keys.message import EPOCH_TICKS, TICK_BYTES, ticks
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
+    WAIT,
     ManualClock,
     Site,
     Spy,
@@ -158,7 +159,7 @@ def test_fork_while_other_threads_are_inside_does_not_hang_the_child(memory_kms:
 
     def hold() -> None:
         entered.set()
-        release.wait(30)
+        release.wait(WAIT)
 
     loads.before = hold
     thread = threading.Thread(target=memory_kms.keys.encrypt, args=("slow", b"x"), daemon=True)
@@ -177,7 +178,7 @@ def test_fork_while_other_threads_are_inside_does_not_hang_the_child(memory_kms:
         assert version_in(in_fork(work)) == 2
     finally:
         release.set()
-        thread.join(30)
+        thread.join(WAIT)
     assert version_in(memory_kms.keys.encrypt("slow", b"x")) == 1
 
 

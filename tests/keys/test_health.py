@@ -18,7 +18,7 @@ from sentra_kms.errors import (
     UnsupportedOperation,
 )
 from sentra_kms.runtime import KMS
-from tests.keys.conftest import Crew, Later, ManualClock, Spy, in_threads, until
+from tests.keys.conftest import WAIT, Crew, Later, ManualClock, Spy, in_threads, until
 
 DOWN = ServiceUnavailable("down for maintenance")
 OPERATIONS = ("wrap_key", "unwrap_key", "describe_key", "load_ring", "save_ring", "list_rings")
@@ -146,7 +146,7 @@ def test_probes_that_come_at_once_ask_once(watched: Watched) -> None:
 
     def hang() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
 
     watched.spies["rings", "load_ring"].before = hang
     crew = Crew(lambda _: watched.kms.health().ready, 10)
@@ -213,7 +213,7 @@ def test_answer_that_a_close_overtakes_does_not_last(watched: Watched) -> None:
 
     def hang() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
 
     watched.spies["rings", "load_ring"].before = hang
     crew = Crew(lambda _: watched.kms.health(), 1)
@@ -275,7 +275,7 @@ def test_close_while_a_warm_up_is_at_work(watched: Watched) -> None:
 
     def hang() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
 
     watched.spies["rings", "load_ring"].before = hang
     crew = Crew(lambda _: watched.kms.warm(watched.names), 1)

@@ -27,6 +27,7 @@ from sentra_kms.keys.memory import MAX_RINGS
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
+    WAIT,
     Crew,
     Later,
     ManualClock,
@@ -294,7 +295,7 @@ def test_who_waits_for_a_store_that_fails_obeys_what_was_done_meanwhile(bench: B
 
     def fail(*_: object) -> object:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(WAIT)
         raise ServiceUnavailable("down", backend="memory")
 
     bench.loads.instead = fail
@@ -320,7 +321,7 @@ def test_who_waits_for_a_kek_obeys_what_was_done_meanwhile(
 
     def answer(*arguments: Any) -> object:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(WAIT)
         if fails:
             raise ServiceUnavailable("down", backend="memory")
         found: object = bench.unwraps._original(*arguments)
@@ -462,7 +463,7 @@ def test_slow_store_holds_up_only_who_has_nothing_to_go_on(bench: Bench) -> None
 
     def wait() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
 
     bench.loads.before = wait
     bench.clock.advance(0.85 * RING_TTL)
@@ -548,7 +549,7 @@ def test_background_does_work_of_one_name_once_at_a_time() -> None:
 
     def first() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
         done.append("first")
 
     background.submit("a", first)
@@ -573,18 +574,18 @@ def test_background_outlives_work_that_raises_what_is_not_ours() -> None:
 
     def faulty() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
         raise MemoryError
 
     background.submit("faulty", faulty)
     until(entered.is_set)
     background.submit("waiting", done.set)
     release.set()
-    assert done.wait(10)
+    assert done.wait(WAIT)
     background.submit("faulty", lambda: 1 / 0)
     again = threading.Event()
     background.submit("next", again.set)
-    assert again.wait(10)
+    assert again.wait(WAIT)
     background.close()
 
 
@@ -595,7 +596,7 @@ def test_health_is_asked_for_once_by_all_who_wait(bench: Bench) -> None:
     """Probes that pile up while a backend hangs cost it one question."""
     release = threading.Event()
     bench.loads.calls.clear()
-    bench.loads.before = lambda: release.wait(30)
+    bench.loads.before = lambda: release.wait(WAIT)
     crew = Crew(lambda _: bench.kms.health(), 5)
     until(lambda: waiting_in_a_flight(crew.threads) == 4 or bench.loads.count > 1)
     release.set()
@@ -610,7 +611,7 @@ def test_health_that_was_asked_before_a_reload_is_not_kept_after_it(bench: Bench
 
     def hold() -> None:
         entered.set()
-        assert release.wait(30)
+        assert release.wait(WAIT)
 
     bench.loads.before = hold
     crew = Crew(lambda _: bench.kms.health(), 1)

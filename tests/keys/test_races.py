@@ -13,6 +13,8 @@ from sentra_kms.errors import KMSError, RingRejected
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import Children, Site, in_threads, version_in
 
+pytestmark = pytest.mark.no_cover  # again and again what others do once
+
 START = """
 import json, sys
 import sentra_kms

@@ -662,7 +662,7 @@ class Running:
 
     def close(self) -> None:
         """End it."""
-        _, errors = self._process.communicate(timeout=30)
+        _, errors = self._process.communicate(timeout=60)
         assert (self._process.returncode, errors) == (0, "")
 
 

@@ -22,7 +22,7 @@ from sentra_kms.testing.faults import (
 )
 from sentra_kms.testing.proxy import FaultProxy
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _SHORT = 0.2  # seconds that a client waits for what never comes
 
 

@@ -26,7 +26,7 @@ def piece(known: str) -> dict[str, Any]:
     """Do one piece of work, the first of each process together with the others'."""
     global _barrier  # noqa: PLW0603
     if _barrier is not None:
-        _barrier.wait(30)
+        _barrier.wait(60)
         _barrier = None
     return work(known)
 

@@ -14,7 +14,7 @@ import pytest
 import sentra_kms
 from sentra_kms.errors import KeyNotFound
 from sentra_kms.runtime import KMS
-from tests.keys.conftest import in_fork
+from tests.keys.conftest import WAIT, in_fork
 from tests.life.conftest import Project
 
 FORKS = 8
@@ -46,7 +46,7 @@ def busy(work: Callable[[], object], size: int) -> Callable[[], None]:
     def end() -> None:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
         assert failures == []
 
@@ -74,6 +74,7 @@ WORK: dict[str, Callable[[KMS], object]] = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", WORK)
 def test_a_child_of_a_busy_process_works(kms: KMS, name: str) -> None:
     """It encrypts, decrypts, rotates, and makes a tenant, while the parent's threads go on."""
@@ -97,6 +98,28 @@ def _child(kms: KMS, known: bytes) -> bytes:
     kms.keys.create(f"child-{os.getpid()}")
     assert kms.keys.decrypt("acme", known) == b"known"
     return message[20:36]
+
+
+def test_measuring_coverage_hinders_no_child(kms: KMS) -> None:
+    """Not even where another thread was entering a line into the measurement at that moment."""
+    measurement = pytest.importorskip("coverage").Coverage.current()
+    if measurement is None:
+        pytest.skip("this run measures no coverage")
+    held, forked = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with measurement._collector.data_lock:
+            held.set()
+            assert forked.wait(WAIT)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    try:
+        assert held.wait(WAIT)
+        assert in_fork(lambda: b"it works" if threading.active_count() == 1 else b"") == b"it works"
+    finally:
+        forked.set()
+        thread.join(WAIT)
 
 
 def test_a_child_that_closes_takes_nothing_from_its_parent(kms: KMS) -> None:

@@ -18,7 +18,7 @@ from sentra_kms.observers import QUEUE_SIZE, Observers, find_observer
 from tests.plugin.distributions import install
 
 ROOT = Path(sentra_kms.__file__).parents[1]
-WAIT = 30.0  # seconds after which a test that hangs is told so
+WAIT = 60.0  # seconds after which a test that hangs is told so
 SECRET = "hunter2-correct-horse"
 COLLECT = """
 from sentra_kms.hookspecs import ObserverHooks, hookimpl

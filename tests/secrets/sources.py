@@ -16,7 +16,7 @@ from tests.binding.fakes import Secrets, bind
 from tests.conftest import ManualClock
 
 Answer = bytes | KMSError | SecretValue | Callable[[], Any]
-PATIENCE = 30.0  # seconds after which a test that hangs fails
+PATIENCE = 60.0  # seconds after which a test that hangs fails
 
 
 class Source:

@@ -203,7 +203,13 @@ class KeptVault(Vault):
         (home / "config.json").write_text(
             json.dumps(
                 {
-                    "storage": {"raft": {"path": str(home / "data"), "node_id": "one"}},
+                    "storage": {
+                        "raft": {
+                            "path": str(home / "data"),
+                            "node_id": "one",
+                            "performance_multiplier": 1,  # it elects itself, and soon
+                        }
+                    },
                     "cluster_addr": f"http://{cluster}",
                     "listener": {"tcp": listener},
                     "api_addr": self.address,

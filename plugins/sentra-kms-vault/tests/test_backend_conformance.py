@@ -75,6 +75,7 @@ class VaultHarness(BackendHarness):
         return {
             "address": self.proxy.url,
             "auth": {"method": "token", "token": "env://KIT_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "transit": self._transit,
             "mounts": {self._kv: "kv-v2"},
             "rings": {"mount": self._kv, "prefix": "rings"},

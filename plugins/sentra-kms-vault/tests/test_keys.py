@@ -53,6 +53,7 @@ class _Site:
             "type": "vault",
             "address": self.vault.address,
             "auth": {"method": "token", "token": "env://KEYS_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "transit": self.mount,
         }
 

@@ -62,6 +62,7 @@ class TransitHarness(BackendHarness):
         return {
             "address": self.proxy.url,
             "auth": {"method": "token", "token": "env://KIT_VAULT_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "transit": self.mount,
         }
 

@@ -37,6 +37,7 @@ def _table(address: str, mount: str = "transit", **settings: object) -> dict[str
         "type": "vault",
         "address": address,
         "auth": {"method": "token", "token": "env://FAULTS_TOKEN"},
+        "timeout": "60s",  # so that a busy machine is no fault
         "transit": mount,
         **settings,
     }
@@ -64,7 +65,7 @@ def proxy(vault: Vault) -> Iterator[FaultProxy]:
 @pytest.fixture
 def bench(proxy: FaultProxy, mount: str) -> Iterator[Bench]:
     """Return a backend behind the proxy, with patience for a slow machine."""
-    bench = Bench("vault", _table(proxy.url, mount, timeout="60s"))
+    bench = Bench("vault", _table(proxy.url, mount))
     yield bench
     bench.close()
 
@@ -166,7 +167,7 @@ def _configuration(
         "test": {
             "development": True,
             "backends": {
-                "vault": _table(address, mount, timeout="60s"),
+                "vault": _table(address, mount),
                 "local": {
                     "type": "local",
                     "directory": str(directory / "rings"),

@@ -115,6 +115,7 @@ def _table(proxy: FaultProxy) -> dict[str, Any]:
         "address": proxy.url,
         "auth": {"method": "token", "token": "env://OWN_TOKEN"},
         "mounts": {"database": "dynamic"},
+        "timeout": "60s",  # so that a busy machine is no fault
     }
 
 
@@ -698,7 +699,7 @@ def test_signal_handler_while_leases_are_looked_through(bench: Bench, role: str)
 
     thread = threading.Thread(target=interrupted, daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert len(found) == 2, "it waits for itself"
     leases._closed = True  # so that a close that hangs is no second failure
 

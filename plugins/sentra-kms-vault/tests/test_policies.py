@@ -82,6 +82,7 @@ class Site:
             "type": "vault",
             "address": self.vault.address,
             "auth": {"method": "token", "token": "env://ROLE_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "transit": "policies-transit",
             "rings": {"mount": "policies-secret", "prefix": "sentra/rings"},
         }

@@ -33,6 +33,7 @@ class Site:
             "type": "vault",
             "address": self.vault.address,
             "auth": {"method": "token", "token": "env://SITE_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "rings": {"mount": "secret", "prefix": self.prefix},
         }
         local = {

@@ -93,6 +93,7 @@ class RingsHarness(BackendHarness):
         return {
             "address": self.proxy.url,
             "auth": {"method": "token", "token": "env://KIT_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "rings": {"mount": MOUNT, "prefix": self._own},
         }
 

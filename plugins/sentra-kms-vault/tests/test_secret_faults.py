@@ -65,6 +65,7 @@ def _table(vault: Vault, mounts: Mapping[str, str]) -> dict[str, Any]:
         "type": "vault",
         "address": vault.address,
         "auth": {"method": "token", "token": "env://OWN_TOKEN"},
+        "timeout": "60s",  # so that a busy machine is no fault
         "mounts": dict(mounts),
     }
 
@@ -329,7 +330,7 @@ def test_fields_versions_and_rotation(vault: Vault, monkeypatch: pytest.MonkeyPa
         assert len(vault.requests("secret/data/", place)) == 1 + 1
         with kms.secrets.watch("URL", lambda _: changed.set(), interval=0.05):
             vault.write(f"secret/data/{place}", data={"user": "app", "password": "two"})
-            assert changed.wait(30)
+            assert changed.wait(60)
         new = kms.secrets.get("URL")
         assert (new.reveal(), new.version) == (
             "postgresql://app:two@db/app",

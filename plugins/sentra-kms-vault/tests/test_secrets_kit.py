@@ -63,6 +63,7 @@ class KvHarness(BackendHarness):
         return {
             "address": self._proxy.url,
             "auth": {"method": "token", "token": "env://KIT_TOKEN"},
+            "timeout": "60s",  # so that a busy machine is no fault
             "mounts": {self.mount: self.engine},
         }
 

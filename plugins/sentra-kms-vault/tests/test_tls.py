@@ -321,7 +321,7 @@ def test_old_tls(authority: Authority, make_user: MakeUser) -> None:
         }
         with pytest.raises(ServiceUnavailable, match="TLS could not be agreed on"):
             make_user(table, {"T": "planted-token"}).who()
-        thread.join(10)
+        thread.join(60)
     assert seen[0] == "TLSv1.1"
     assert "TLSv1" not in seen[1]
 

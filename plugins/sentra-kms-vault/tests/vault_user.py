@@ -17,7 +17,7 @@ from sentra_kms.config import read_settings
 from sentra_kms.hooktypes import Host
 from tests.servers.lifeline import wait_until
 
-TIMEOUT = 20.0  # seconds, so that a busy machine is no fault
+TIMEOUT = 60.0  # seconds, so that a busy machine is no fault
 
 
 class User:

@@ -1,0 +1,182 @@
+"""`python -m tests.everything "3.12 3.13"`: the whole suite, in several runs beside each other.
+
+Each run is a process of its own with its own fixtures, servers, hunt for planted secrets and
+coverage data, so that none shares anything with another but the machine. The first one is shown as
+it goes; what the others say is kept apart, and shown whole when they are done. Then comes what all
+of them covered, and the last line counts the tests of this Python, in the form of pytest's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+LAST_LINE = re.compile(r"^=+ (.+) in [0-9.]+s(?: \([0-9:]+\))? =+$", re.MULTILINE)
+COUNT = re.compile(r"([0-9]+) ([a-z]+)")
+ORDER = ("failed", "passed", "skipped", "deselected", "errors")
+PYTEST = (sys.executable, "-m", "pytest", "--cov", "--cov-report=")
+HUNT = "tests/test_planted.py"
+
+
+class Run(NamedTuple):
+    """A run of a part of the tests."""
+
+    name: str
+    words: Sequence[str]
+
+
+CORE = Run(
+    "core",
+    (
+        *PYTEST, "tests", "docs", "sentra_kms", "README.md",
+        "--ignore=tests/keys", "--ignore=tests/crash", "--ignore=tests/properties",
+    ),
+)  # fmt: skip
+KEYS = Run("keys", (*PYTEST, "tests/keys", "tests/crash", "tests/properties", HUNT))
+PLUGINS = Run("plugins", (*PYTEST, "plugins", HUNT))
+
+
+def runs_of(newer: str) -> list[Run]:
+    """Return all runs, the longest first; `newer` are versions of Python, such as `3.12 3.13`."""
+    others = [
+        Run(f"Python {each}", ("make", "test-newer", f"NEWER={each}")) for each in newer.split()
+    ]
+    return [CORE, KEYS, *others, PLUGINS]
+
+
+class Everything:
+    """All runs, and what became of them."""
+
+    def __init__(self, data: Path) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self._data = data
+        self._begun = time.monotonic()
+        self._screen = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def do(self, run: Run, *, live: bool) -> None:
+        """Do one of them and show what it says: at once, or whole when it is done."""
+        begun = time.monotonic()
+        with ExitStack() as stack:
+            if live:
+                stack.enter_context(self._screen)
+                show(f"\n===== {run.name}\n")
+            process = stack.enter_context(self._start(run))
+            assert process.stdout is not None
+            said = b""
+            while piece := os.read(process.stdout.fileno(), 1 << 16):
+                said += piece
+                if live:
+                    show(piece)
+            status = process.wait()
+            if not live:
+                stack.enter_context(self._screen)
+                show(f"\n===== {run.name}\n")
+                show(said)
+            show(f"===== {run.name}: {status or 'ok'}, {time.monotonic() - begun:.0f} s\n")
+            self._count(run, said.decode("utf-8", "replace"), status)
+
+    def _start(self, run: Run) -> subprocess.Popen[bytes]:
+        place = self._data / run.name
+        place.mkdir()
+        place.chmod(0o1777)  # children that gave up their privileges write coverage data, too
+        process = subprocess.Popen(
+            run.words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "COVERAGE_FILE": str(place / "coverage")},
+            start_new_session=True,  # so that all that it started can be ended
+        )
+        self._processes.append(process)
+        return process
+
+    def _count(self, run: Run, said: str, status: int) -> None:
+        counts: Counter[str] = Counter()
+        if run.words[: len(PYTEST)] == PYTEST:
+            for line in LAST_LINE.findall(said)[-1:]:
+                for number, what in COUNT.findall(line):
+                    counts["errors" if what == "error" else what] += int(number)
+        if status:
+            self.failed.append(run.name)
+            if not counts["failed"] + counts["errors"]:
+                counts["errors"] += 1  # no test says it
+        self.counts += counts
+
+    def cover(self, options: Sequence[str]) -> None:
+        """Report what all of them covered, as `coverage report` does; its failure is one."""
+        found = [str(path) for path in self._data.glob("*/coverage*")]
+        whole = [sys.executable, "-m", "coverage"]
+        data = f"--data-file={self._data / 'whole'}"
+        subprocess.run([*whole, "combine", "--quiet", data, *found], check=False)
+        # Without the errors that pytest-cov ignores, too: code whose file a test made and removed.
+        report = [*whole, "report", "--ignore-errors", data, *options]
+        if subprocess.run(report, check=False).returncode:
+            self.failed.append("coverage")
+            self.counts["errors"] += 1
+
+    def tell(self) -> None:
+        """Say how it went, last of all in a line like pytest's."""
+        if self.failed:
+            show(f"Failed: {', '.join(self.failed)}\n")
+        seconds = time.monotonic() - self._begun
+        order = dict.fromkeys((*ORDER, *self.counts))
+        counts = ", ".join(f"{self.counts[what]} {what}" for what in order if self.counts[what])
+        minutes, rest = divmod(int(seconds), 60)
+        text = f" {counts} in {seconds:.2f}s ({minutes // 60}:{minutes % 60:02}:{rest:02}) "
+        show(f"{text:=^100}\n")
+
+    def stop(self) -> None:
+        """Interrupt what still runs, as Ctrl-C would: it then clears up."""
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+
+
+def show(text: str | bytes) -> None:
+    """Write to the standard output at once."""
+    sys.stdout.buffer.write(text.encode() if isinstance(text, str) else text)
+    sys.stdout.buffer.flush()
+
+
+def end(number: int, _: object) -> None:
+    """Leave by way of what is to be ended first."""
+    sys.exit(128 + number)
+
+
+def main(runs: Sequence[Run], options: Sequence[str]) -> int:
+    """Do all of them; return the exit code. Options are those of `coverage report`."""
+    signal.signal(signal.SIGTERM, end)
+    with tempfile.TemporaryDirectory(prefix="sentra-kms-coverage-") as data:
+        os.chmod(data, 0o711)  # noqa: S103 - its directories are open to those children
+        everything = Everything(Path(data))
+        # One more than cores: the plugins' run mostly waits for servers.
+        with ThreadPoolExecutor(1 + len(os.sched_getaffinity(0))) as pool:
+            doing = [pool.submit(everything.do, run, live=run is runs[0]) for run in runs]
+            try:
+                for each in doing:
+                    each.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                everything.stop()
+                raise
+        everything.cover(options)
+        everything.tell()
+    return 1 if everything.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(runs_of(sys.argv[1]), sys.argv[2:]))
