@@ -32,6 +32,9 @@ Buffer = bytes | bytearray | memoryview
 Cipher = Callable[[Buffer, Buffer, Buffer | None], bytes]
 """Nonce, data and associated data to data; AES-256-GCM under one subkey."""
 
+CipherInto = Callable[[bytes, bytes, bytes | None, memoryview], int]
+"""The same into a place of its own; returns how many bytes it took."""
+
 MAGIC = b"SK\x01\x01"  # then format 1, suite 1
 HEADER_SIZE = 20
 SALT_SIZE = 16
@@ -78,7 +81,7 @@ class Epoch:
         self.prefix: bytes = header + salt + block.reveal()[32:]
         cipher = AESGCM(block.reveal()[:32])
         self.seal: Cipher = cipher.encrypt
-        self.seal_into = cipher.encrypt_into
+        self.seal_into: CipherInto = cipher.encrypt_into
         # Drawing is one bytecode's work: no two threads draw the same tick.
         self.uses: Iterator[tuple[bytes, Cipher]] = repeat((self.prefix, self.seal), EPOCH_TICKS)
         self.expires: float = expires
@@ -160,7 +163,7 @@ def _random() -> Callable[[int], bytes]:
     return os.urandom
 
 
-quick_random = _random()
+quick_random: Callable[[int], bytes] = _random()
 """`os.urandom`, or what it asks on Linux, without letting other Python threads run meanwhile.
 
 Gives all of up to 256 bytes (getrandom(2)); raises `OSError` with one of `REFUSALS` if a sandbox
