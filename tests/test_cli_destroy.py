@@ -174,8 +174,11 @@ def test_destroy_due_goes_on_after_a_failure(tmp_path: Path) -> None:
 def test_shred_with_a_receipt_in_a_file(tmp_path: Path) -> None:
     """A new file of mode 600 has the receipt, standard output the report."""
     message = run("encrypt", "acme", stdin=b"hello").stdout_bytes
-    os.umask(0)
-    result = run("tenant", "shred", "acme", "--confirm", "acme", "--receipt", "acme.receipt")
+    before = os.umask(0)
+    try:
+        result = run("tenant", "shred", "acme", "--confirm", "acme", "--receipt", "acme.receipt")
+    finally:
+        os.umask(before)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == "destroyed\tacme\t1,2"
     file = tmp_path / "acme.receipt"

@@ -184,6 +184,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", SIGNALS)
 @pytest.mark.parametrize("call", ["fdopen", "fchmod", "replace"])
 def test_signal_while_a_file_is_written(name: str, call: str) -> None:
@@ -244,6 +245,7 @@ def calls_at_the_end(log: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", ["KILL", "TERM"])
 def test_signal_at_every_system_call(tmp_path: Path, name: str) -> None:
     """The file is the old or the new one, whole; and but for a kill nothing else is there."""
