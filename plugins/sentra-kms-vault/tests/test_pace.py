@@ -178,6 +178,7 @@ def test_refusal_is_told_again_afresh(kind: type[KMSError]) -> None:
     assert (first.retryable, again.retryable) == (False, False)
     assert again.message.startswith("planted. The same credentials are tried again in ")
     left = [int(each.message.partition(" again in ")[2].split()[0]) for each in (first, again)]
+    assert again.message.endswith(" s or after a restart, and others at once")
     assert 120 <= left[0] <= 150
     assert left[0] - left[1] == 100
     assert isinstance(again.__cause__, VendorError)
