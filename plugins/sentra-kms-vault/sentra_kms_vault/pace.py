@@ -92,10 +92,8 @@ class Pace:
     def _told(self, refusal: _Refusal) -> KMSError:
         left = max(1.0, refusal.until - self._clock())
         error = afresh(refusal.error)
-        error.args = (
-            f"{error.message}. The same credentials are tried again in {left:.0f} s or after a "
-            "restart, and others at once",
-        )
+        when = f"in {left:.0f} s or after a restart, and others at once"
+        error.args = (f"{error.message}. The same credentials are tried again {when}",)
         return error
 
     def _mark(self, credentials: Sequence[str]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -119,7 +120,7 @@ def test_pauses_where_a_proxy_refuses_now_and_then(ends: str) -> None:
         told = len(door.tries)
         door.clock.now += 1
     run = most = 1
-    for one, later in zip(counted, counted[1:], strict=False):
+    for one, later in pairwise(counted):
         run = run + 1 if later - one < _WITHIN else 1
         most = max(most, run)
     assert len(counted) > 2
