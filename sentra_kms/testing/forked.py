@@ -18,7 +18,7 @@ from sentra_kms.binding import Binding
 from sentra_kms.errors import Conflict
 from sentra_kms.hooktypes import WrappedKey
 from sentra_kms.material import KeyMaterial
-from sentra_kms.testing.base import PATIENCE, PLACE
+from sentra_kms.testing.base import PATIENCE, PLACE, together
 from sentra_kms.testing.bench import Bench
 from sentra_kms.testing.user import request_for
 
@@ -33,22 +33,25 @@ def run_forked(
     return _run("use", name, table, kek, secret, children)
 
 
-def run_race(name: str, table: Mapping[str, object], children: int, saves: int) -> str:
-    """Have processes add to one ring at once, so often each; `"ok"` if no work was lost."""
-    return _run("race", name, table, children, saves)
+def run_race(
+    name: str, table: Mapping[str, object], children: int, threads: int, saves: int
+) -> str:
+    """Have threads of processes add to one ring at once, so often each; `"ok"` if none was lost."""
+    return _run("race", name, table, children, threads, saves)
 
 
-def calls_of_race(children: int, saves: int) -> int:
+def calls_of_race(children: int, threads: int, saves: int) -> int:
     """Return how many calls of the backend `run_race` makes at most.
 
-    Two by the process that forks, and two for each attempt of each child.
+    Two by the process that forks, and two for each attempt of each thread.
     """
-    return 2 + 2 * children * _attempts(children, saves)
+    racers = children * threads
+    return 2 + 2 * racers * _attempts(racers, saves)
 
 
-def _attempts(children: int, saves: int) -> int:
+def _attempts(racers: int, saves: int) -> int:
     # A conflict is somebody's save, so that half of it is enough; a store may see one too many.
-    return 2 * children * saves
+    return 2 * racers * saves
 
 
 def _run(what: str, *arguments: object) -> str:
@@ -81,23 +84,28 @@ def _use(
     return told
 
 
-def _race(name: str, table: Mapping[str, object], children: int, saves: int) -> str:
+def _race(name: str, table: Mapping[str, object], children: int, threads: int, saves: int) -> str:
     bench = Bench(name, table)
-    bench.binding.save_ring("acme", b"", None)
+    bench.binding.save_ring("acme", b".", None)
 
-    def add(mark: str) -> None:
+    def add(mark: bytes) -> None:
         left = saves
-        for _ in range(_attempts(children, saves)):
+        for _ in range(_attempts(children * threads, saves)):
             found = bench.binding.load_ring("acme")
             with suppress(Conflict):
-                bench.binding.save_ring("acme", found.document + mark[-1:].encode(), found.revision)
+                bench.binding.save_ring("acme", found.document + mark, found.revision)
                 left -= 1
             if not left:
                 return
         raise AssertionError("there are more conflicts than saves")
 
-    told = _in_children(children, add)
-    kept, made = len(bench.binding.load_ring("acme").document), children * saves
+    def add_in_threads(name: str) -> None:
+        for end in together(threads, lambda _: add(name[-1:].encode())):
+            if end is not None:
+                raise end
+
+    told = _in_children(children, add_in_threads)
+    kept, made = len(bench.binding.load_ring("acme").document) - 1, children * threads * saves
     if told == "ok" and kept != made:
         return f"of {made} saves by {children} processes {made - kept} were lost"
     return told

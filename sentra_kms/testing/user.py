@@ -103,10 +103,15 @@ def useful_calls(
 
 
 def _all_of(ends: Sequence[object]) -> Sequence[object]:
-    """Return the ends of a batch, or raise the error that is one: here each ends as all do."""
-    kinds = {type(end) for end in ends}
-    assert len(kinds) == 1, "the requests of a batch end in several ways"
-    for end in ends:
-        if isinstance(end, KMSError):
-            raise end
-    return ends
+    """Return the ends of a batch, or raise the error that is one: here each ends as all do.
+
+    Errors of which one is the kind of all others are alike, as the `Timeout` of the last request of
+    a batch whose time the outage took.
+    """
+    errors = [end for end in ends if isinstance(end, KMSError)]
+    if not errors:
+        return ends
+    for error in errors:
+        if all(isinstance(end, type(error)) for end in ends):
+            raise error
+    raise AssertionError("the requests of a batch end in several ways")

@@ -20,7 +20,7 @@ from sentra_kms.testing import (
 )
 from tests.kit.service import BINARY, FIELDS, PLATFORM, SERVICES, Service
 from tests.kit.service_stores import SHORT_PAGES
-from tests.kit.shared_rings import ALONE
+from tests.kit.shared_rings import ALONE, DROPS
 
 CAUGHT_BY = {
     "a timeout for each try": "test_stalled",
@@ -262,6 +262,14 @@ class AloneHarness(SharedHarness):
 
 class TestAlone(RingConformance, RingRaceConformance, WholeConformance, EndToEndConformance):
     harness = AloneHarness
+
+
+class DropsHarness(SharedHarness):
+    fault = DROPS
+
+
+class TestDrops(RingRaceConformance):
+    harness = DropsHarness
 
 
 def _wrong(fault: str) -> type[BackendConformance]:

@@ -1,4 +1,7 @@
-"""A store of rings that processes share: right with a lock on a file, wrong with one in memory."""
+"""A store of rings that processes share: right with a lock on a file, wrong with one in memory.
+
+Wrong, too, with one that a second thread of the process drops.
+"""
 
 # ruff: noqa: D102, D103 - what is implemented says it
 
@@ -12,11 +15,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sentra_kms.errors import Conflict, TenantNotFound
+from sentra_kms.errors import Conflict, MalformedInput, TenantNotFound
 from sentra_kms.hookspecs import RingHooks, hookimpl
 from sentra_kms.hooktypes import BackendSettings, BackendType, Host, RingPage, StoredRing
 
 ALONE = "alone in its process"
+DROPS = "drops its process's locks"
 _IN_PROCESS = threading.Lock()
 
 
@@ -50,11 +54,17 @@ class Rings(RingHooks):
 
     @hookimpl
     def load_ring(self, tenant: str, timeout: float) -> StoredRing:
+        if self._fault == DROPS:  # by closing the file
+            (self._directory / "lock").touch()
+            (self._directory / "lock").open().close()
+            return self._find(tenant)
         with self._locked():
             return self._find(tenant)
 
     @hookimpl
     def save_ring(self, tenant: str, document: bytes, expected: str | None, timeout: float) -> str:
+        if not document:
+            raise MalformedInput("no ring is empty")
         revision = os.urandom(16).hex()
         with self._locked():
             self._expect(tenant, expected)
@@ -80,7 +90,9 @@ class Rings(RingHooks):
     def _locked(self) -> Generator[None]:
         self._directory.mkdir(exist_ok=True)
         with _IN_PROCESS, (self._directory / "lock").open("w") as file:
-            if self._fault != ALONE:
+            if self._fault == DROPS:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            elif self._fault != ALONE:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 import sentra_kms
+from sentra_kms import KMSError, SecretNotFound, ServiceUnavailable, Throttled, Timeout
 from sentra_kms.testing import BackendConformance, BackendHarness, Bench
 from sentra_kms.testing.base import able, must, need, together
 from sentra_kms.testing.declared import check_declared
 from sentra_kms.testing.skips import summary
+from sentra_kms.testing.user import _all_of
 
 ROOT = Path(sentra_kms.__file__).parents[1]
 WITHOUT_PYTEST = """
@@ -94,7 +96,11 @@ def test_lacking_ability_is_named(
 
 
 class Declared(Bare):
-    absent: ClassVar[Mapping[str, str]] = {"throttle": "memory takes every request", "share": "no"}
+    absent: ClassVar[Mapping[str, str]] = {
+        "throttle": "memory takes every request",
+        "share": """no other process
+        can reach it""",
+    }
 
 
 def test_declared_absence_is_told_with_its_reason(
@@ -103,12 +109,14 @@ def test_declared_absence_is_told_with_its_reason(
     """A check of what a service has no such thing as is skipped, for the reason that was given."""
     harness = Declared(tmp_path, monkeypatch)
     check_declared(Declared)
+    told = ""
     for ability in (harness.throttle, harness.share):
         with pytest.raises(pytest.skip.Exception) as skipped:
             able(ability)
         told = skipped.value.msg or ""
         assert told.startswith(f"declared absent: {ability.__name__}(), ")
         assert summary([("x.py::TestX::test_x", f"Skipped: {told}")]) == [f"TestX: {told}: test_x"]
+    assert told == "declared absent: share(), no other process can reach it"
     with pytest.raises(pytest.skip.Exception, match="lacks the ability stall"):
         able(harness.stall)
 
@@ -119,11 +127,13 @@ def test_declared_absence_is_told_with_its_reason(
         ({"kek": "none"}, "there is no such ability: they are answer_unknown, .*, throttle"),
         ({"throtle": "none"}, "there is no such ability"),
         ({"throttle": " "}, "gives no reason"),
+        ({"throttle": None}, "gives no reason"),
+        ({"throttle"}, "without reasons: write .*throttle.* takes every request"),
         ({"deny": "nobody can be denied"}, "and yet has it"),
         ({"share": "a file"}, "and yet has it"),
     ],
 )
-def test_wrong_declarations_fail(absent: Mapping[str, str], told: str) -> None:
+def test_wrong_declarations_fail(absent: Any, told: str) -> None:
     """What is needed, misspelt, there or without a reason cannot be declared absent."""
 
     class Wrong(Bare):
@@ -209,3 +219,26 @@ def test_without_pytest() -> None:
         [sys.executable, "-c", WITHOUT_PYTEST], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert 'pip install "sentra-kms[testing]"' in done.stdout
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_batch_may_run_out_of_time_in_the_middle(order: int) -> None:
+    """In an outage the last of a batch may end as `Timeout`, which is an outage, too."""
+    ends: list[KMSError] = [ServiceUnavailable("refused"), Timeout("no time is left")]
+    with pytest.raises(ServiceUnavailable) as caught:
+        _all_of(ends[::order])
+    assert type(caught.value) is ServiceUnavailable
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [b"found", ServiceUnavailable("refused")],
+        [ServiceUnavailable("refused"), SecretNotFound("none")],
+        [Throttled("too many"), Timeout("no time is left")],
+    ],
+)
+def test_batch_that_ends_in_several_ways(ends: list[object]) -> None:
+    """Where all requests of a batch are alike, they end alike."""
+    with pytest.raises(AssertionError, match="several ways"):
+        _all_of(ends)

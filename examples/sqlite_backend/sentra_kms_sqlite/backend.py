@@ -109,8 +109,7 @@ class Rings(RingHooks, PartHooks):
 
 
 def _find(db: sqlite3.Connection, tenant: str) -> StoredRing:
-    find = "SELECT document, revision FROM rings WHERE tenant = ?"
-    row = db.execute(find, (tenant,)).fetchone()
+    row = db.execute("SELECT document, revision FROM rings WHERE tenant = ?", (tenant,)).fetchone()
     if row is None:
         raise sk.TenantNotFound(f"tenant '{tenant}' has no key ring: create it first")
     return StoredRing(*row)

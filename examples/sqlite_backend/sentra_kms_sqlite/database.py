@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -38,22 +39,24 @@ class Database:
     """The file, and the master key that seals the KEKs in it."""
 
     def __init__(self, path: str, master: Callable[[], sk.KeyMaterial]) -> None:
-        self._path = path
-        self._master = master
+        self._path, self._master = path, master
 
-    def run(self, work: Work[_T], timeout: float, begin: str = "", flags: int = 0) -> _T:
+    def run(self, work: Work[_T], timeout: float, begin: str = "", *, make: bool = False) -> _T:
         """Do `work` in one transaction; `begin` is IMMEDIATE for one that writes.
 
-        Only with the flag O_CREAT is a database made where there is none: a mistyped path must not
-        look like a store that has lost every ring.
+        Only with `make` is a database made where there is none: a mistyped path must not look like
+        a store that has lost every ring. One that is there is opened by SQLite alone: whoever else
+        closes it drops every lock that this process has on it.
         """
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600))
-            db = sqlite3.connect(self._path, timeout=timeout, isolation_level=None)
+            if make:
+                Path(self._path).touch(0o600)
+            uri = f"{Path(self._path).absolute().as_uri()}?mode=rw"
+            db = sqlite3.connect(uri, timeout=timeout, isolation_level=None, uri=True)
             with closing(db), db:
                 db.execute("PRAGMA secure_delete = ON")
                 db.execute(f"BEGIN {begin}")
-                new = flags and db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+                new = make and db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
                 for statement in _SCHEMA if new else ():
                     db.execute(statement)
                 if db.execute("PRAGMA application_id").fetchone() != (_OURS,):
@@ -76,7 +79,7 @@ class Database:
             db.execute("INSERT INTO keks VALUES (?, ?, 'enabled', ?)", row)
             return int(version)
 
-        return self.run(work, 5.0, "IMMEDIATE", os.O_CREAT)
+        return self.run(work, 5.0, "IMMEDIATE", make=True)
 
     def kek(self, name: str, timeout: float, version: int | None = None) -> tuple[int, AESGCM]:
         """Return a version of a KEK, the newest if none is named."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -124,3 +126,31 @@ def test_database_of_another_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="is no database of ours"):
             use()
     assert path.read_bytes() == before
+
+
+_WRITER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    db.execute("BEGIN IMMEDIATE")
+except sqlite3.OperationalError as error:
+    sys.exit(error.sqlite_errorname)
+sys.exit("let in")
+"""
+
+
+def test_writer_keeps_its_lock_beside_others_of_its_process(tmp_path: Path) -> None:
+    """Another process waits for a transaction, whatever other threads of this one do meanwhile.
+
+    Whoever closes a descriptor of the file drops all the locks that its process has on it.
+    """
+    path = tmp_path / "keys.db"
+    database = _database(path)
+    database.add_version("tenants")
+
+    def work(_: sqlite3.Connection) -> str:
+        database.kek("tenants", 1.0)
+        command = [sys.executable, "-c", _WRITER, str(path)]
+        return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False).stderr
+
+    assert database.run(work, 1.0, "IMMEDIATE").strip() == "SQLITE_BUSY"

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from cryptography.hazmat.primitives import hashes, hmac
 
-from sentra_kms import AuthenticationFailed, ConfigurationError, KMSError
+from sentra_kms import AuthenticationFailed, ConfigurationError, KMSError, VendorError
 from sentra_kms.encoding import lp
 from sentra_kms.errors import afresh
 
@@ -29,6 +29,8 @@ _FIRST, _LONGEST = 1.0, 64.0  # seconds of a pause
 _FIRST_COUNTED, _LONGEST_COUNTED = 120.0, 960.0  # so that before the fifth try more than 15 min go
 _UNEVEN = 1.25  # times a pause at most: many processes start at once
 _REMEMBERED = 8  # credentials, so that those which come in turns are not tried each time
+ELSEWHERE = "proxy"
+"""The type of a `VendorError` of a refusal that is not Vault's, and that Vault did not count."""
 _STATE = "refused logins"  # where the host's state, which outlives a fork, has them
 
 
@@ -73,9 +75,13 @@ class Pace:
     def _remember(
         self, mark: bytes, method: str, before: _Refusal | None, error: KMSError
     ) -> _Refusal:
-        counted = method in _COUNTED
+        cause = error.__cause__
+        elsewhere = isinstance(cause, VendorError) and cause.type == ELSEWHERE
+        counted = method in _COUNTED and not elsewhere
         first, longest = (_FIRST_COUNTED, _LONGEST_COUNTED) if counted else (_FIRST, _LONGEST)
-        pause = first if before is None else min(before.pause * 2, longest)
+        # Never a shorter one than before: a proxy's refusals may come between those that count.
+        last = 0.0 if before is None else before.pause
+        pause = min(max(first, last * 2), max(longest, last))
         until = self._clock() + pause * random.uniform(1, _UNEVEN)  # noqa: S311 - no secret
         self._refused.pop(mark, None)
         for old in list(self._refused)[: 1 - _REMEMBERED]:
@@ -86,8 +92,8 @@ class Pace:
     def _told(self, refusal: _Refusal) -> KMSError:
         left = max(1.0, refusal.until - self._clock())
         error = afresh(refusal.error)
-        when = f"The same credentials are tried again in {left:.0f} s, and others at once"
-        error.args = (f"{error.message}. {when}",)
+        when = f"in {left:.0f} s or after a restart, and others at once"
+        error.args = (f"{error.message}. The same credentials are tried again {when}",)
         return error
 
     def _mark(self, credentials: Sequence[str]) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sentra_kms_vault.pace import Pace
+from sentra_kms_vault.pace import ELSEWHERE, Pace
 from vault_user import MakeUser, User
 
 from sentra_kms import (
@@ -22,6 +23,7 @@ from sentra_kms import (
 from sentra_kms.errors import afresh
 from sentra_kms.testing.base import together
 from sentra_kms.testing.leaks import shows
+from tests.servers.scripted import Scripted, http
 from tests.servers.vault_server import Vault, VaultError
 
 _PATIENCE = 60.0
@@ -102,6 +104,29 @@ def test_pauses_of_what_vault_counts(method: str) -> None:
     assert max(door.gaps()) <= 1210
 
 
+@pytest.mark.parametrize("ends", ["pv", "ppv", "vp", "vvp", "vvppp", "pppppppv"])
+def test_pauses_where_a_proxy_refuses_now_and_then(ends: str) -> None:
+    """A proxy's refusals between Vault's never let Vault count the fifth."""
+    door = Door("userpass")
+    by_proxy = AuthenticationFailed("planted")
+    by_proxy.__cause__ = VendorError(ELSEWHERE)
+    counted, told = [], 0
+    for _ in range(8640):
+        by = ends[len(door.tries) % len(ends)]
+        door.error = by_proxy if by == "p" else AuthenticationFailed("planted")
+        door.refused("wrong")
+        if len(door.tries) > told and by == "v":
+            counted.append(door.tries[-1])
+        told = len(door.tries)
+        door.clock.now += 1
+    run = most = 1
+    for one, later in pairwise(counted):
+        run = run + 1 if later - one < _WITHIN else 1
+        most = max(most, run)
+    assert len(counted) > 2
+    assert most < _LOCKS_AT
+
+
 def test_processes_do_not_try_at_the_same_moment() -> None:
     """Those that were refused together come again one after the other."""
     doors = [Door() for _ in range(20)]
@@ -178,6 +203,7 @@ def test_refusal_is_told_again_afresh(kind: type[KMSError]) -> None:
     assert (first.retryable, again.retryable) == (False, False)
     assert again.message.startswith("planted. The same credentials are tried again in ")
     left = [int(each.message.partition(" again in ")[2].split()[0]) for each in (first, again)]
+    assert again.message.endswith(" s or after a restart, and others at once")
     assert 120 <= left[0] <= 150
     assert left[0] - left[1] == 100
     assert isinstance(again.__cause__, VendorError)
@@ -345,3 +371,24 @@ def test_dead_token_file_is_looked_up_once_in_a_pause(
     assert len(vault.requests("auth/token/lookup-self")) == before + 1
     file.write_text(vault.new_token("default"))
     assert user.policies() == {"default"}
+
+
+def test_refusal_by_a_proxy_is_not_vaults(make_user: MakeUser) -> None:
+    """Vault has not counted what never came to it: who has the right password is back in seconds.
+
+    The error does not send its reader to the credentials.
+    """
+    page, told = b"<html>RBAC: access denied</html>", {"errors": ["permission denied"]}
+    auth = {"method": "userpass", "username": "ann", "password": "env://P"}
+    paused = []
+    for body in (page, told):
+        with Scripted(lambda _: http(403, body)) as server:  # noqa: B023 - asked before the next
+            user = make_user({"address": server.url, "auth": auth}, {"P": "right"})
+            with pytest.raises(AuthenticationFailed) as caught:
+                user.who()
+        assert ("is not Vault: look at the address and at proxies" in caught.value.message) == (
+            body == page
+        )
+        paused.append(int(caught.value.message.partition(" again in ")[2].split()[0]))
+    assert paused[0] <= 2
+    assert paused[1] >= 120

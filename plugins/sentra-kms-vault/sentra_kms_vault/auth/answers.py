@@ -13,11 +13,13 @@ from sentra_kms import (
     KMSError,
     NotFound,
     ServiceUnavailable,
+    VendorError,
 )
 from sentra_kms_vault.auth.means import Means
 from sentra_kms_vault.documents import understood
 from sentra_kms_vault.failures import Refused, ask, vendor_error
 from sentra_kms_vault.login import Token
+from sentra_kms_vault.pace import ELSEWHERE
 
 _T = TypeVar("_T")
 _NO_ANSWER = "what Vault answered to a login is none: look at its address"
@@ -61,6 +63,13 @@ def logging_in(method: str, means: Means, credentials: Sequence[str], call: Call
         kind = _REFUSED.get(refusal.status)
         if kind is None:
             return None
+        if "errors" not in refusal.body:
+            failure = kind(
+                f"what answered the login by '{method}' with status {refusal.status} is not Vault: "
+                "look at the address and at proxies"
+            )
+            failure.__cause__ = VendorError(ELSEWHERE, code=str(refusal.status))
+            return failure
         failure = kind(
             f"Vault refused the login by '{method}' with status {refusal.status}: look at its "
             "credentials, at its role in Vault, and at the mount and the namespace of its `auth`"
