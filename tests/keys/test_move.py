@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -397,28 +397,31 @@ def test_tenant_made_in_the_old_store_meanwhile_is_not_made_twice(
 
 
 def test_tenants_made_at_once_under_both_configurations_have_one_ring(two: Two) -> None:
-    """Who was told of a ring has the one that there is; a conflict leaves none of its own."""
-    pair = (two.open(), two.open("old", "new"))
+    """Who was told of a ring has the one that there is, and what he sealed at once opens."""
+    crew = [two.open(*order) for order in [("new", "old"), ("old", "new")] * 2]
     for number in range(40):
         tenant = f"t{number}"
 
-        def make(index: int, tenant: str = tenant) -> str:
-            return pair[index].keys.create(tenant, exist_ok=True).ring_id
+        def make(index: int, tenant: str = tenant) -> tuple[str, bytes]:
+            for _ in range(1000):
+                with suppress(Conflict):
+                    made = crew[index].keys.create(tenant, exist_ok=True)
+                    return made.ring_id, crew[index].keys.encrypt(tenant, b"x")
+            raise AssertionError("nobody makes it")
 
-        outcomes = Crew(make, 2).join()
-        stores = [store for store in ("old", "new") if two.has(store, tenant)]
-        assert len(stores) < 2
-        told = {each for each in outcomes if not isinstance(each, Conflict)}
-        assert told <= {b64decode(two.payload(each, tenant)["ring_id"]).hex() for each in stores}
-        made = pair[number % 2].keys.create(tenant, exist_ok=True).ring_id
-        assert all(kms.keys.describe(tenant).ring_id == made for kms in pair)
+        outcomes = Crew(make, len(crew)).join()
+        assert [store for store in ("old", "new") if two.has(store, tenant)] in [["old"], ["new"]]
+        made = {kms.keys.describe(tenant).ring_id for kms in crew}
+        assert {ring_id for ring_id, _ in outcomes} == made
+        for kms in crew:
+            assert kms.keys.decrypt_many(tenant, [each for _, each in outcomes]) == [b"x"] * 4
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_create_that_cannot_look_into_the_old_store_afterwards(
     two: Two, *, taken_back: bool
 ) -> None:
-    """The ring is taken back, and can be made later on; if it cannot, it is told what to do."""
+    """The ring is taken back, or cannot be used, and is made later on."""
     kms = two.open()
     saves = Spy(kms, "new", "save_ring")
     loads = Spy(kms, "old", "load_ring")
@@ -426,13 +429,122 @@ def test_create_that_cannot_look_into_the_old_store_afterwards(
     saves.before = lambda: setattr(loads, "failure", DOWN)
     if not taken_back:
         deletes.failure = DOWN
-    with pytest.raises(ServiceUnavailable if taken_back else RingRejected) as caught:
+    with pytest.raises(ServiceUnavailable):
         kms.keys.create("beta")
-    assert ("delete it there" in caught.value.message) is not taken_back
     assert two.has("new", "beta") is not taken_back
+    with pytest.raises(TenantNotFound if taken_back else KeyUnavailable):
+        two.open().keys.encrypt("beta", b"x")
     loads.failure = saves.before = None
-    if taken_back:
-        assert kms.keys.create("beta").primary == 1
+    assert kms.keys.create("beta", exist_ok=not taken_back).primary == 1
+    assert kms.keys.decrypt("beta", kms.keys.encrypt("beta", b"x")) == b"x"
+
+
+@pytest.mark.parametrize("order", [("new", "old"), ("old", "new")])
+@pytest.mark.parametrize("other", [False, True])
+def test_create_that_was_cut_short(two: Two, order: tuple[str, str], *, other: bool) -> None:
+    """Killed between the save and the look: who creates it next puts it to use, or makes one."""
+    kms = two.open()
+    loads = Spy(kms, "old", "load_ring")
+
+    def killed(*arguments: Any) -> Any:
+        if two.has("new", "beta"):
+            raise KeyboardInterrupt
+        return loads._original(*arguments)
+
+    loads.instead = killed
+    with pytest.raises(KeyboardInterrupt):
+        kms.keys.create("beta")
+    assert two.payload("new", "beta")["primary"] is None
+    if other:  # by a process that looked before there was this one
+        two.before().keys.create("beta")
+    last = two.open(*order)
+    if other and order == ("new", "old"):
+        with pytest.raises(Conflict, match="create it again"):
+            last.keys.create("beta", exist_ok=True)
+    assert last.keys.create("beta", exist_ok=True).primary == 1
+    message = last.keys.encrypt("beta", b"x")
+    for stores in (("new", "old"), ("old", "new")) if order == ("new", "old") else (order,):
+        assert two.open(*stores).keys.decrypt("beta", message) == b"x"
+
+
+def test_ring_that_is_put_to_use_by_another_meanwhile_stays(two: Two) -> None:
+    """Who comes to take it back finds that it is in use, and has made that one."""
+    kms, helper = two.open(), two.open()
+    deletes = Spy(kms, "new", "delete_ring")
+    loads = Spy(kms, "old", "load_ring")
+
+    def look(*arguments: Any) -> Any:
+        if two.has("new", "beta") and not two.has("old", "beta"):
+            helper.keys.create("beta", exist_ok=True)
+            two.before().keys.create("beta")
+        return loads._original(*arguments)
+
+    loads.instead = look
+    made = kms.keys.create("beta")
+    assert deletes.count == 1
+    assert two.payload("new", "beta")["primary"] == made.primary == 1
+    assert made.ring_id == helper.keys.describe("beta").ring_id
+
+
+def test_lost_answer_of_a_create_hides_no_second_ring(two: Two) -> None:
+    """A client below that tried again was told of a conflict with what it had saved itself."""
+    kms, other = two.open(), two.open("old", "new")
+    saves = Spy(kms, "new", "save_ring")
+
+    def lose(*arguments: Any) -> Any:
+        other.keys.create("beta")
+        saves._original(*arguments)
+        raise Conflict("not the revision that is expected")
+
+    saves.instead = lose
+    made = kms.keys.create("beta", exist_ok=True)
+    assert (two.has("new", "beta"), two.has("old", "beta")) == (False, True)
+    assert made.ring_id == other.keys.describe("beta").ring_id
+
+
+@pytest.mark.parametrize("answer", [DOWN, Conflict("changed"), TenantNotFound("none")])
+def test_lost_answer_of_taking_back(two: Two, answer: KMSError) -> None:
+    """What is gone is gone: nothing is to be deleted by hand, and it can be made later on."""
+    kms = two.open()
+    saves, loads = Spy(kms, "new", "save_ring"), Spy(kms, "old", "load_ring")
+    deletes = Spy(kms, "new", "delete_ring")
+
+    def lose(*arguments: Any) -> Any:
+        deletes._original(*arguments)
+        raise answer
+
+    deletes.instead = lose
+    saves.before = lambda: setattr(loads, "failure", DOWN)
+    with pytest.raises(ServiceUnavailable):
+        kms.keys.create("beta")
+    loads.failure = saves.before = None
+    assert kms.keys.create("beta").primary == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_ring_that_was_taken_back_is_not_used_on(two: Two, *, there: bool) -> None:
+    """Nor by another thread of this process, which has read it before that."""
+    kms, other = two.open(), two.open("old", "new")
+    saves, loads = Spy(kms, "new", "save_ring"), Spy(kms, "old", "load_ring")
+
+    def look(*arguments: Any) -> Any:
+        if two.has("new", "beta"):
+            with pytest.raises(KeyUnavailable):
+                kms.keys.encrypt("beta", b"x")
+            if not there:
+                raise DOWN
+        return loads._original(*arguments)
+
+    loads.instead = look
+    if there:
+        saves.before = lambda: other.keys.create("beta")
+        kms.keys.create("beta", exist_ok=True)
+        assert other.keys.decrypt("beta", kms.keys.encrypt("beta", b"x")) == b"x"
+    else:
+        with pytest.raises(ServiceUnavailable):
+            kms.keys.create("beta")
+        with pytest.raises(TenantNotFound):
+            kms.keys.encrypt("beta", b"x")
 
 
 # --- raced --------------------------------------------------------------------------------------
