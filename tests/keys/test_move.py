@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -402,19 +403,22 @@ def test_tenants_made_at_once_under_both_configurations_have_one_ring(two: Two) 
     for number in range(40):
         tenant = f"t{number}"
 
-        def make(index: int, tenant: str = tenant) -> tuple[str, bytes]:
+        told: set[str] = set()
+        sealed: list[bytes] = []
+
+        def make(index: int) -> None:
             for _ in range(1000):
                 with suppress(Conflict):
-                    made = crew[index].keys.create(tenant, exist_ok=True)
-                    return made.ring_id, crew[index].keys.encrypt(tenant, b"x")
+                    told.add(crew[index].keys.create(tenant, exist_ok=True).ring_id)  # noqa: B023
+                    sealed.append(crew[index].keys.encrypt(tenant, b"x"))  # noqa: B023
+                    return
             raise AssertionError("nobody makes it")
 
-        outcomes = Crew(make, len(crew)).join()
+        assert Crew(make, len(crew)).join() == [None] * len(crew)
         assert [store for store in ("old", "new") if two.has(store, tenant)] in [["old"], ["new"]]
-        made = {kms.keys.describe(tenant).ring_id for kms in crew}
-        assert {ring_id for ring_id, _ in outcomes} == made
+        assert told == {kms.keys.describe(tenant).ring_id for kms in crew}
         for kms in crew:
-            assert kms.keys.decrypt_many(tenant, [each for _, each in outcomes]) == [b"x"] * 4
+            assert kms.keys.decrypt_many(tenant, sealed) == [b"x"] * len(crew)
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
@@ -465,6 +469,28 @@ def test_create_that_was_cut_short(two: Two, order: tuple[str, str], *, other: b
     message = last.keys.encrypt("beta", b"x")
     for stores in (("new", "old"), ("old", "new")) if order == ("new", "old") else (order,):
         assert two.open(*stores).keys.decrypt("beta", message) == b"x"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_process_that_came_too_soon_asks_again(two: Two, *, awaited: bool) -> None:
+    """Who read a ring before it was put to use seals as soon as it is."""
+    kms, reader = two.open(), two.open()
+    loads = Spy(kms, "old", "load_ring")
+
+    def look(*arguments: Any) -> Any:
+        if two.has("new", "beta"):
+            with pytest.raises(KeyUnavailable):
+                reader.keys.encrypt("beta", b"x")
+        return loads._original(*arguments)
+
+    loads.instead = look
+    kms.keys.create("beta")
+    two.site.clock.advance(1.0)
+    if awaited:
+        message = asyncio.run(reader.keys.aio.encrypt("beta", b"x"))
+    else:
+        message = reader.keys.encrypt("beta", b"x")
+    assert kms.keys.decrypt("beta", message) == b"x"
 
 
 def test_ring_that_is_put_to_use_by_another_meanwhile_stays(two: Two) -> None:
