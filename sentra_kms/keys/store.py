@@ -2,8 +2,7 @@
 
 While tenants move from one store to another there are two. A ring is where it is: read and saved
 there until it is moved, by marking the old one and then creating the new one. Whoever finds a
-mark and no new ring finishes the move. A tenant's first ring is put to use in two steps then, so
-that no other one is made in the other store at the same time.
+mark and no new ring finishes the move. A tenant's first ring is put to use in two steps then.
 """
 
 from __future__ import annotations
@@ -51,23 +50,18 @@ if TYPE_CHECKING:
 
         def load_ring(self, tenant: str) -> StoredRing:
             """Load."""
-            ...
 
         def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
             """Save by compare-and-set; return the new revision."""
-            ...
 
         def delete_ring(self, tenant: str, expected: str) -> None:
             """Delete by compare-and-set."""
-            ...
 
         def list_rings(self, cursor: str | None, limit: int) -> RingPage:
             """List a page."""
-            ...
 
         def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
             """Erase earlier revisions; say what remains."""
-            ...
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -115,8 +109,9 @@ class RingStore:
 
     def look(self, tenant: str) -> Loaded:
         """Return a tenant's ring as `load` does, also one that has moved to another store."""
+        seen = self._seen.sequence(tenant)  # before the reads, as in `_load`
         try:
-            return self._load(self._service, tenant)
+            return self._rather(self._load(self._service, tenant), seen)
         except TenantNotFound:
             if self._previous is None:
                 raise
@@ -125,9 +120,9 @@ class RingStore:
         except (TenantNotFound, RingRejected):
             # It may have been moved between the two looks.
             with suppress(TenantNotFound):
-                return self._load(self._service, tenant)
+                return self._rather(self._load(self._service, tenant), seen)
             raise
-        return found if found.ring.moved_to is None else self._finish(found)
+        return self._rather(found, seen) if found.ring.moved_to is None else self._finish(found)
 
     def is_signed_by_first(self, loaded: Loaded) -> bool:
         """Whether the auth key that signs now signed this ring too; fetches that key."""
@@ -143,8 +138,8 @@ class RingStore:
         try:
             made = self._save(self._service, first, None)
         except Conflict:
-            own = self._own(ring)  # a client below may have lost the answer, and tried again
-            if own is None:
+            # A client below may have lost the answer, and tried again.
+            if (own := self._own(ring)) is None:
                 raise
             made = own
         try:
@@ -159,19 +154,16 @@ class RingStore:
     def settled(self, loaded: Loaded) -> Loaded:
         """Return a ring in use: one that is unsettled is put to use, if there is no other one.
 
-        Whoever does so looks into the other store after it was saved, so of two rings at least one
-        is seen to be the second; and one that is in use is never taken back. Raises `Conflict`.
+        Whoever does so looks into the other store after it was saved, so of two at least one is
+        seen to be the second; one that is in use is never taken back. Raises `Conflict`.
         """
         if not is_unsettled(loaded.ring):
             return loaded
         other = self._previous if self.is_here(loaded) else self._service
-        try:
-            if other is not None and _has_ring(other, loaded.ring.tenant):
-                self._take_back(loaded)
-            else:
+        with suppress(Conflict, TenantNotFound):  # if somebody else was faster
+            if other is None or not self._has_another(other, loaded.ring):
                 return self._save(loaded.service, in_use(loaded.ring), loaded.revision)
-        except (Conflict, TenantNotFound):
-            pass  # somebody else was faster with the one or the other
+            self._take_back(loaded)
         return self._in_use(loaded)
 
     def save(self, ring: Ring, over: Loaded) -> Loaded:
@@ -302,8 +294,26 @@ class RingStore:
     def _own(self, ring: Ring) -> Loaded | None:
         with suppress(TenantNotFound):
             found = self._load(self._service, ring.tenant)
-            return found if found.ring.ring_id == ring.ring_id else None
+            if found.ring.ring_id == ring.ring_id:
+                return found
         return None
+
+    def _rather(self, found: Loaded, seen: int) -> Loaded:
+        """Return a ring, or for one that is unsettled the one that is in use in the other store."""
+        ring = found.ring
+        if not is_unsettled(ring):
+            return found
+        if self._previous is not None and self.is_here(found):
+            with suppress(TenantNotFound):
+                other = self._load(self._previous, ring.tenant)
+                if other.ring.ring_id != ring.ring_id and not is_unsettled(other.ring):
+                    with suppress(KMSError):  # its creation was cut short
+                        self._take_back(found)
+                    return other if other.ring.moved_to is None else self._finish(other)
+        if seen:
+            told = "is as it was created, but this process has seen it in use: it was rolled back"
+            raise RingRejected(f"the stored ring of '{ring.tenant}' {told}", subject=ring.tenant)
+        return found
 
     def _in_use(self, before: Loaded) -> Loaded:
         """Return what an unsettled ring has become; raises `Conflict` if it was taken back."""
@@ -317,11 +327,17 @@ class RingStore:
             subject=tenant,
         )
 
+    def _has_another(self, service: RingService, ring: Ring) -> bool:
+        with suppress(TenantNotFound):  # a move's mark is of the same one
+            return self._load(service, ring.tenant).ring.ring_id != ring.ring_id
+        return False
+
     def _take_back(self, made: Loaded) -> None:
         try:
             made.service.delete_ring(made.ring.tenant, made.revision)
         except KMSError:
-            if _has_ring(made.service, made.ring.tenant):  # else only the answer was lost
+            with suppress(TenantNotFound):  # then only the answer was lost
+                made.service.load_ring(made.ring.tenant)
                 raise
 
     def _finish(self, marked: Loaded) -> Loaded:
@@ -342,13 +358,6 @@ class RingStore:
         ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
         if not is_unsettled(ring):
             self._seen.refuse_rollback(ring, stored.document, seen)
-        elif seen:
-            raise Conflict(
-                f"the ring of '{tenant}' in store '{service.name}' is as it was when it was "
-                "created, but this process has seen one in use: it is created in two stores at "
-                "the same time, so try again; else the store was rolled back",
-                subject=tenant,
-            )
         return Loaded(ring, stored.document, stored.revision, service)
 
     def _save(self, service: RingService, ring: Ring, expected: str | None) -> Loaded:
@@ -376,14 +385,6 @@ def _listed(service: RingService) -> Iterator[str]:
         if page.cursor is None:
             return
         cursor = page.cursor
-
-
-def _has_ring(service: RingService, tenant: str) -> bool:
-    try:
-        service.load_ring(tenant)
-    except TenantNotFound:
-        return False
-    return True
 
 
 def _refuse_moved(ring: Ring) -> None:

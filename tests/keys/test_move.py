@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sentra_kms.backends.ring_files import file_name
@@ -459,16 +460,82 @@ def test_create_that_was_cut_short(two: Two, order: tuple[str, str], *, other: b
     with pytest.raises(KeyboardInterrupt):
         kms.keys.create("beta")
     assert two.payload("new", "beta")["primary"] is None
+    last = two.open(*order)
     if other:  # by a process that looked before there was this one
         two.before().keys.create("beta")
-    last = two.open(*order)
-    if other and order == ("new", "old"):
-        with pytest.raises(Conflict, match="create it again"):
-            last.keys.create("beta", exist_ok=True)
+        message = two.before().keys.encrypt("beta", b"x")
+        assert two.open(*order).keys.decrypt("beta", message) == b"x"
+        assert two.has("new", "beta") is (order == ("old", "new"))
     assert last.keys.create("beta", exist_ok=True).primary == 1
     message = last.keys.encrypt("beta", b"x")
-    for stores in (("new", "old"), ("old", "new")) if order == ("new", "old") else (order,):
+    for stores in (("new", "old"), ("old", "new")):
         assert two.open(*stores).keys.decrypt("beta", message) == b"x"
+    assert not (two.has("new", "beta") and two.has("old", "beta"))
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_ring_is_moved_over_one_whose_creation_was_cut_short(two: Two, *, marked: bool) -> None:
+    """Which is none, and in nobody's way."""
+    kms = two.open()
+    kms.keys.create("beta")
+    ring = kms._wiring.plan.store.load("beta").ring  # type: ignore[union-attr]
+    two.path("new", "beta").unlink()
+    message = two.before().keys.encrypt("acme", b"x")
+    mover = two.open()
+    if marked:
+        Spy(mover, "new", "save_ring").failure = DOWN
+        with pytest.raises(ServiceUnavailable):
+            mover.keys.move("acme")
+        mover = two.open()
+    cut_short = msgspec.structs.replace(ring, tenant="acme", sequence=1, primary=None)
+    mover._wiring.plan.store.save_over(cut_short, None)  # type: ignore[union-attr]
+    assert mover.keys.decrypt("acme", message) == b"x"
+    mover.keys.move("acme")
+    assert two.open("new", None).keys.decrypt("acme", message) == b"x"
+
+
+def test_slow_look_while_a_ring_is_put_to_use_is_no_rollback(two: Two) -> None:
+    """It began before this process had seen the ring in use."""
+    kms, other = two.open(), two.open()
+    known, go_on = Spy(kms, "new", "load_ring").hold_answers()
+    outcomes: list[object] = []
+
+    def read() -> None:
+        try:
+            outcomes.append(kms.keys.describe("beta").ring_id)
+        except KMSError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=read)
+    looks = Spy(other, "old", "load_ring")
+
+    def look() -> None:
+        if two.has("new", "beta"):
+            thread.start()
+            assert known.wait(WAIT)
+
+    looks.before = look
+    made = other.keys.create("beta").ring_id
+    kms._wiring.plan.store._seen.saved(  # type: ignore[union-attr]
+        other._wiring.plan.store.load("beta").ring,  # type: ignore[union-attr]
+        two.path("new", "beta").read_bytes(),
+    )
+    go_on.set()
+    thread.join(WAIT)
+    assert outcomes == [made]
+
+
+def test_store_that_goes_back_to_how_a_ring_was_created_is_refused(two: Two) -> None:
+    """By a process that has seen it in use, as any that was rolled back."""
+    kms = two.open()
+    path = two.path("new", "beta")
+    first: list[bytes] = []
+    loads = Spy(kms, "old", "load_ring")
+    loads.before = lambda: first.append(path.read_bytes()) if path.exists() else None
+    kms.keys.create("beta")
+    path.write_bytes(first[0])
+    with pytest.raises(RingRejected, match="rolled back"):
+        kms.keys.rotate("beta")
 
 
 @pytest.mark.parametrize("awaited", [False, True])
@@ -552,13 +619,17 @@ def test_ring_that_was_taken_back_is_not_used_on(two: Two, *, there: bool) -> No
     """Nor by another thread of this process, which has read it before that."""
     kms, other = two.open(), two.open("old", "new")
     saves, loads = Spy(kms, "new", "save_ring"), Spy(kms, "old", "load_ring")
+    soon = [True]
 
     def look(*arguments: Any) -> Any:
-        if two.has("new", "beta"):
+        if two.has("new", "beta") and soon:
+            soon.clear()
+            if there:  # and found there is what is used
+                assert other.keys.decrypt("beta", kms.keys.encrypt("beta", b"x")) == b"x"
+                return loads._original(*arguments)
             with pytest.raises(KeyUnavailable):
                 kms.keys.encrypt("beta", b"x")
-            if not there:
-                raise DOWN
+            raise DOWN
         return loads._original(*arguments)
 
     loads.instead = look
