@@ -50,18 +50,22 @@ if TYPE_CHECKING:
 
         def load_ring(self, tenant: str) -> StoredRing:
             """Load."""
+            ...
 
         def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
             """Save by compare-and-set; return the new revision."""
+            ...
 
         def delete_ring(self, tenant: str, expected: str) -> None:
             """Delete by compare-and-set."""
 
         def list_rings(self, cursor: str | None, limit: int) -> RingPage:
             """List a page."""
+            ...
 
         def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
             """Erase earlier revisions; say what remains."""
+            ...
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -144,11 +148,10 @@ class RingStore:
             made = own
         try:
             return self.settled(made)
-        except Conflict:
-            raise
-        except KMSError:
-            with suppress(KMSError):  # then whoever creates it next settles it
-                self._take_back(made)
+        except KMSError as error:
+            if not isinstance(error, Conflict):
+                with suppress(KMSError):  # then whoever creates it next settles it
+                    self._take_back(made)
             raise
 
     def settled(self, loaded: Loaded) -> Loaded:
@@ -322,10 +325,8 @@ class RingStore:
             found = self._load(before.service, tenant)
             if found.ring.ring_id == before.ring.ring_id and not is_unsettled(found.ring):
                 return found
-        raise Conflict(
-            f"tenant '{tenant}' was created in two stores at the same time: create it again",
-            subject=tenant,
-        )
+        told = f"tenant '{tenant}' was created in two stores at the same time: create it again"
+        raise Conflict(told, subject=tenant)
 
     def _has_another(self, service: RingService, ring: Ring) -> bool:
         with suppress(TenantNotFound):  # a move's mark is of the same one
