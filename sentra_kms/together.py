@@ -19,7 +19,7 @@ def together(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
     The caller's thread does its part, and all of it where no other thread can be had. Every thread
     has a copy of the caller's context. What `work` raises for the first item that fails is raised
-    when all are done; what interrupts the caller's thread, at once.
+    when all are done; what interrupts the caller's thread, at once, and of the rest none is begun.
 
     >>> together(len, ["a", "bb"])
     [1, 2]
@@ -41,16 +41,21 @@ def together(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
                     raise
 
     threads: list[threading.Thread] = []
-    with suppress(RuntimeError):  # no thread is left, or the interpreter is ending
-        for _ in range(min(AT_ONCE, len(items)) - 1):
-            thread = threading.Thread(
-                target=copy_context().run, args=(run,), name="sentra-kms-together", daemon=True
-            )
-            thread.start()
-            threads.append(thread)
-    run()
-    for thread in threads:
-        thread.join()
+    try:
+        with suppress(RuntimeError):  # no thread is left, or the interpreter is ending
+            for _ in range(min(AT_ONCE, len(items)) - 1):
+                thread = threading.Thread(
+                    target=copy_context().run, args=(run,), name="sentra-kms-together", daemon=True
+                )
+                thread.start()
+                threads.append(thread)
+        run()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        for _ in numbers:  # nobody waits for these any more
+            pass
+        raise
     for number in sorted(failures):
         raise failures[number]
     return [results[number] for number in range(len(items))]

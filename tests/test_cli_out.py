@@ -8,7 +8,9 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,39 @@ def test_signal_that_is_ignored_stays_ignored() -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert Path("out").read_text() == PLANTED
+
+
+HANGING = """
+import sys, time
+from sentra_kms.cli import files
+from sentra_kms.cli.__main__ import main
+def hang(file):
+    print("here", flush=True)
+    time.sleep(600)
+files.os.fsync = hang
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+def test_write_that_hangs_can_be_ended(name: str) -> None:
+    """By a signal that is sent again and again, as to a file system that does not answer."""
+    Path("out").write_text(OLD, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING, "render", "t.tmpl", "--out", "out"],
+        env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"here\n"
+        ends = time.monotonic() + PATIENCE
+        while child.poll() is None and time.monotonic() < ends:
+            child.send_signal(getattr(signal, f"SIG{name}"))
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.2)
+        child.kill()
+    assert child.returncode == (130 if name == "INT" else -signal.SIGTERM)
+    assert sorted(os.listdir()) == ["out", "sentra-kms.toml", "t.tmpl", "theirs"]
+    assert Path("out").read_text() == OLD
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -19,6 +19,7 @@ from sentra_kms.material import KeyMaterial
 STANDARD = "-"
 PRIVATE = 0o600
 PUBLIC = 0o644
+_PATIENCE = 2  # signals that are put off while a file is written, which may hang
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,7 +38,12 @@ def read_input(path: str, limit: int) -> bytes:
 
 def create_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     """Write a file that must not exist yet, of exactly this mode; also a link is in the way."""
-    with suppress(FileExistsError), _named(path), put_off() as signals, place_of(path) as place:
+    with (
+        suppress(FileExistsError),
+        _named(path),
+        put_off(_PATIENCE) as signals,
+        place_of(path) as place,
+    ):
         folder, name = place
         file = os.open(name, _NEW, PRIVATE, dir_fd=folder)
         with _removed_on_failure(name, folder):
@@ -54,7 +60,7 @@ def replace_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     What is no regular file, like a device, is refused: it would be replaced. So is a link, which
     whoever made it could have write to any file.
     """
-    with _named(path), put_off() as signals, place_of(path) as place:
+    with _named(path), put_off(_PATIENCE) as signals, place_of(path) as place:
         folder, name = place
         _check_replaced(path, name, folder)
         temporary = f".sentra-kms-{os.urandom(8).hex()}.tmp"

@@ -31,10 +31,11 @@ class Ended(KeyboardInterrupt):
 
 
 class PutOff:
-    """Signals that came meanwhile, in their order."""
+    """Signals that came meanwhile, in their order; `most` of them are put off, if it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self.came: list[int] = []
+        self._most = most
 
     def check(self) -> None:
         """Raise `Ended` if one came."""
@@ -42,18 +43,22 @@ class PutOff:
             raise Ended
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Do no more than this in a handler."""
+        """Do no more than this in a handler, unless it was told often enough."""
         self.came.append(number)
+        if self._most is not None and len(self.came) > self._most:
+            raise Ended
 
 
 @contextmanager
-def put_off() -> Generator[PutOff]:
+def put_off(most: int | None = None) -> Generator[PutOff]:
     """Put off signals that would end this process; the first that came does so afterwards.
+
+    After `most` of them the next raises `Ended` where it comes, so that what hangs can be ended.
 
     By handlers and not by a mask: a thread that has no mask would take the signal, and end all.
     Ignored signals stay ignored. In another thread than the main one nothing is put off.
     """
-    found = PutOff()
+    found = PutOff(most)
     before: dict[signal.Signals, _Handler] = {}
     try:
         if threading.current_thread() is threading.main_thread():

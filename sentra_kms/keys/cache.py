@@ -197,6 +197,10 @@ class KeyCache:
             for entry in entries
         )
 
+    def drop(self, tenant: str, ring_id: bytes) -> None:
+        """Forget a ring that is not there any more."""
+        self._memory.drop(tenant, ring_id)
+
     def clear(self) -> None:
         """Forget everything."""
         self._memory.clear()

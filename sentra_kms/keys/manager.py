@@ -213,8 +213,9 @@ class KeyManager(Lifecycle):
         self._rings.store.close()
 
     def _find(self, tenant: str) -> Ring | None:
+        store = self._rings.store
         try:
-            return self._rings.store.load(tenant).ring
+            return store.settled(store.load(tenant)).ring
         except TenantNotFound:
             return None
 
@@ -223,14 +224,11 @@ class KeyManager(Lifecycle):
         made = self._rings.new_version(wrapping, WrapContext(tenant, ring_id, 1), None)
         ring = first_ring(tenant, ring_id, wrapping.policy.name, made.version)
         try:
-            self._rings.store.create(ring)
+            ring = self._saved_first(ring)
         except Conflict:
-            found = self._find(tenant)
-            if found is None:
+            if self._find(tenant) is None:
                 raise  # who was faster has deleted it again
-            if found.ring_id != ring_id:
-                return None
-            ring = found  # saved by this call, though the answer was lost
+            return None
         except RingRejected:
             found = self._find(tenant)
             if found is not None and found.ring_id != ring_id:
@@ -238,6 +236,14 @@ class KeyManager(Lifecycle):
             raise
         self._hold(ring, made)
         return ring
+
+    def _saved_first(self, ring: Ring) -> Ring:
+        try:
+            return self._rings.store.create(ring).ring
+        except KMSError:
+            # Another thread may have read it before it was taken back.
+            self._cache.drop(ring.tenant, ring.ring_id)
+            raise
 
     def _hold(self, ring: Ring, made: Made | None) -> None:
         """Hold a ring that was just saved, with the key made for it if that is its primary's."""

@@ -160,6 +160,13 @@ class Memory:
             if entry is not None:
                 self._forget(entry, number)
 
+    def drop(self, tenant: str, ring_id: bytes) -> None:
+        """Forget a tenant, if what is held is of this ring."""
+        with self._lock:
+            entry = self.entries.get(tenant)
+            if entry is not None and entry.ring_id == ring_id:
+                self._give_up(entry)
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:

@@ -225,6 +225,22 @@ def first_ring(tenant: str, ring_id: bytes, policy: str, version: Version) -> Ri
     )
 
 
+def unsettled(ring: Ring) -> Ring:
+    """Return a tenant's first ring without a primary, as long as there may be another one."""
+    return msgspec.structs.replace(ring, primary=None)
+
+
+def is_unsettled(ring: Ring) -> bool:
+    """Whether nothing can be sealed under a ring yet, since there may be another one."""
+    last = ring.versions[-1]
+    return ring.primary is None and (last.state, last.origin) == ("enabled", "generated")
+
+
+def in_use(ring: Ring) -> Ring:
+    """Return an unsettled ring with its primary, for a save."""
+    return _changed(ring, primary=ring.versions[-1].version)
+
+
 def with_version(ring: Ring, version: Version) -> Ring:
     """Return the ring with one more version, which is primary."""
     return _changed(ring, primary=version.version, versions=(*ring.versions, version))

@@ -70,12 +70,6 @@ class Seen:
         """Note a ring that was saved."""
         self._note(ring.tenant, _mark(ring, document))
 
-    def taken_back(self, ring: Ring, document: bytes) -> None:
-        """Forget a ring that this process has created and deleted again, if it is the newest."""
-        with self._lock:
-            if self._marks.get(ring.tenant) == _mark(ring, document):
-                del self._marks[ring.tenant]
-
     def _note(self, tenant: str, mark: int) -> None:
         # Without a call, so that no signal handler comes that would wait for this lock.
         with self._lock:

@@ -2,7 +2,7 @@
 
 While tenants move from one store to another there are two. A ring is where it is: read and saved
 there until it is moved, by marking the old one and then creating the new one. Whoever finds a
-mark and no new ring finishes the move.
+mark and no new ring finishes the move. A tenant's first ring is put to use in two steps then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from sentra_kms.errors import (
 )
 from sentra_kms.hooktypes import Remainder, RingPage, StoredRing
 from sentra_kms.keys.document import Authenticator, signer_of
-from sentra_kms.keys.ring import Ring, decode, encode, format_time, moved, moved_here
+from sentra_kms.keys.ring import (
+    Ring,
+    decode,
+    encode,
+    format_time,
+    in_use,
+    is_unsettled,
+    moved,
+    moved_here,
+    unsettled,
+)
 from sentra_kms.keys.seen import Seen
 from sentra_kms.tenant import check_tenant
 
@@ -48,7 +58,6 @@ if TYPE_CHECKING:
 
         def delete_ring(self, tenant: str, expected: str) -> None:
             """Delete by compare-and-set."""
-            ...
 
         def list_rings(self, cursor: str | None, limit: int) -> RingPage:
             """List a page."""
@@ -104,8 +113,9 @@ class RingStore:
 
     def look(self, tenant: str) -> Loaded:
         """Return a tenant's ring as `load` does, also one that has moved to another store."""
+        seen = self._seen.sequence(tenant)  # before the reads, as in `_load`
         try:
-            return self._load(self._service, tenant)
+            return self._rather(self._load(self._service, tenant), seen)
         except TenantNotFound:
             if self._previous is None:
                 raise
@@ -114,24 +124,50 @@ class RingStore:
         except (TenantNotFound, RingRejected):
             # It may have been moved between the two looks.
             with suppress(TenantNotFound):
-                return self._load(self._service, tenant)
+                return self._rather(self._load(self._service, tenant), seen)
             raise
-        return found if found.ring.moved_to is None else self._finish(found)
+        return self._rather(found, seen) if found.ring.moved_to is None else self._finish(found)
 
     def is_signed_by_first(self, loaded: Loaded) -> bool:
         """Whether the auth key that signs now signed this ring too; fetches that key."""
         return self._authenticator.signs_as(signer_of(loaded.document))
 
     def create(self, ring: Ring) -> Loaded:
-        """Store a tenant's first ring; raises `Conflict`.
+        """Store a tenant's first ring, and return it as it is then; raises `Conflict`.
 
-        So it does if there is one in the previous store by now: a process for which the two stand
-        the other way round has made it at the same time. Ours is taken back then.
+        Where there is a previous store it is unsettled at first, and nothing is sealed under it:
+        a process for which the two stand the other way round may be making one at the same time.
         """
-        made = self._save(self._service, ring, None)
-        if self._previous is not None:
-            self._refuse_two(made, self._previous)
-        return made
+        first = ring if self._previous is None else unsettled(ring)
+        try:
+            made = self._save(self._service, first, None)
+        except Conflict:
+            # A client below may have lost the answer, and tried again.
+            if (own := self._own(ring)) is None:
+                raise
+            made = own
+        try:
+            return self.settled(made)
+        except KMSError as error:
+            if not isinstance(error, Conflict):
+                with suppress(KMSError):  # then whoever creates it next settles it
+                    self._take_back(made)
+            raise
+
+    def settled(self, loaded: Loaded) -> Loaded:
+        """Return a ring in use: one that is unsettled is put to use, if there is no other one.
+
+        Whoever does so looks into the other store after it was saved, so of two at least one is
+        seen to be the second; one that is in use is never taken back. Raises `Conflict`.
+        """
+        if not is_unsettled(loaded.ring):
+            return loaded
+        other = self._previous if self.is_here(loaded) else self._service
+        with suppress(Conflict, TenantNotFound):  # if somebody else was faster
+            if other is None or not self._has_another(other, loaded.ring):
+                return self._save(loaded.service, in_use(loaded.ring), loaded.revision)
+            self._take_back(loaded)
+        return self._in_use(loaded)
 
     def save(self, ring: Ring, over: Loaded) -> Loaded:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
@@ -258,38 +294,52 @@ class RingStore:
         """Forget the authentication keys."""
         self._authenticator.clear()
 
-    def _refuse_two(self, made: Loaded, previous: RingService) -> None:
-        # Both look after they have saved, so that at least one of two sees the other's ring.
-        tenant = made.ring.tenant
-        try:
-            previous.load_ring(tenant)
-        except TenantNotFound:
-            return
-        except KMSError:
-            self._take_back(made, previous)
-            raise
-        self._take_back(made, previous)
-        raise Conflict(
-            f"tenant '{tenant}' was created in store '{previous.name}' at the same time, and not "
-            f"in '{self.name}': create it again",
-            subject=tenant,
-        )
+    def _own(self, ring: Ring) -> Loaded | None:
+        with suppress(TenantNotFound):
+            found = self._load(self._service, ring.tenant)
+            if found.ring.ring_id == ring.ring_id:
+                return found
+        return None
 
-    def _take_back(self, made: Loaded, previous: RingService) -> None:
-        tenant = made.ring.tenant
+    def _rather(self, found: Loaded, seen: int) -> Loaded:
+        """Return a ring, or for one that is unsettled the one that is in use in the other store."""
+        ring = found.ring
+        if not is_unsettled(ring):
+            return found
+        if self._previous is not None and self.is_here(found):
+            with suppress(TenantNotFound):
+                other = self._load(self._previous, ring.tenant)
+                if other.ring.ring_id != ring.ring_id and not is_unsettled(other.ring):
+                    with suppress(KMSError):  # its creation was cut short
+                        self._take_back(found)
+                    return other if other.ring.moved_to is None else self._finish(other)
+        if seen:
+            told = "is as it was created, but this process has seen it in use: it was rolled back"
+            raise RingRejected(f"the stored ring of '{ring.tenant}' {told}", subject=ring.tenant)
+        return found
+
+    def _in_use(self, before: Loaded) -> Loaded:
+        """Return what an unsettled ring has become; raises `Conflict` if it was taken back."""
+        tenant = before.ring.tenant
+        with suppress(TenantNotFound):
+            found = self._load(before.service, tenant)
+            if found.ring.ring_id == before.ring.ring_id and not is_unsettled(found.ring):
+                return found
+        told = f"tenant '{tenant}' was created in two stores at the same time: create it again"
+        raise Conflict(told, subject=tenant)
+
+    def _has_another(self, service: RingService, ring: Ring) -> bool:
+        with suppress(TenantNotFound):  # a move's mark is of the same one
+            return self._load(service, ring.tenant).ring.ring_id != ring.ring_id
+        return False
+
+    def _take_back(self, made: Loaded) -> None:
         try:
-            made.service.delete_ring(tenant, made.revision)
-        except KMSError as error:
-            failure = error.message
-        else:
-            self._seen.taken_back(made.ring, made.document)
-            return
-        raise RingRejected(
-            f"tenant '{tenant}' was created, but store '{previous.name}' could not be looked into "
-            f"or has a ring of it, too, and the one in '{self.name}' could not be taken back "
-            f"({failure}): delete it there unless the other store has none",
-            subject=tenant,
-        )
+            made.service.delete_ring(made.ring.tenant, made.revision)
+        except KMSError:
+            with suppress(TenantNotFound):  # then only the answer was lost
+                made.service.load_ring(made.ring.tenant)
+                raise
 
     def _finish(self, marked: Loaded) -> Loaded:
         """Create what a move's mark announces, unless somebody has done so meanwhile."""
@@ -307,7 +357,8 @@ class RingStore:
         seen = self._seen.mark(tenant)
         stored = service.load_ring(tenant)
         ring = decode(self._authenticator.verify(tenant, stored.document), tenant)
-        self._seen.refuse_rollback(ring, stored.document, seen)
+        if not is_unsettled(ring):
+            self._seen.refuse_rollback(ring, stored.document, seen)
         return Loaded(ring, stored.document, stored.revision, service)
 
     def _save(self, service: RingService, ring: Ring, expected: str | None) -> Loaded:
@@ -322,7 +373,8 @@ class RingStore:
         self, service: RingService, ring: Ring, document: bytes, expected: str | None
     ) -> Loaded:
         revision = service.save_ring(ring.tenant, document, expected)
-        self._seen.saved(ring, document)
+        if not is_unsettled(ring):  # that one may be taken back, or another be made
+            self._seen.saved(ring, document)
         return Loaded(ring, document, revision, service)
 
 

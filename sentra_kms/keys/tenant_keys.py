@@ -231,7 +231,7 @@ class TenantKeys(ProcessBound):
 
     def warm(self) -> None:
         """Fetch the primary key now, so that the first message need not; raises as `encrypt`."""
-        entry = self._cache.entry(self._tenant)
+        entry = self._entry_to_seal()
         self._cache.key(entry, self._primary(entry))
 
     def _encoded(self, contexts: Sequence[Context] | None, size: int) -> Sequence[bytes | None]:
@@ -250,8 +250,13 @@ class TenantKeys(ProcessBound):
 
     def _epoch(self, cost: int) -> Epoch:
         """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""
-        entry = self._entry()
+        entry = self._entry_to_seal()
         return self._cache.epoch(entry, self._primary(entry), cost, wait=self._waits)
+
+    def _entry_to_seal(self) -> Entry:
+        entry = self._entry()
+        # One without a primary may have been read while it was created.
+        return self._cache.reload(entry) if entry.primary is None else entry
 
     def _entry(self) -> Entry:
         return self._cache.entry(self._tenant)
@@ -361,6 +366,12 @@ class WarmKeys(TenantKeys):
         if entry is None or entry.deadline <= self._now():
             raise NotAtHandError
         entry.asked = True
+        return entry
+
+    def _entry_to_seal(self) -> Entry:
+        entry = self._entry()
+        if entry.primary is None:
+            raise NotAtHandError
         return entry
 
     def _entry_with(self, entry: Entry, number: int) -> Entry:

@@ -117,16 +117,20 @@ class Documents:
     def adopt(self, max_stale: float, ttls: Mapping[Reference, float], is_kept: IsKept) -> None:
         """Hold documents by other times from the next look on, and none of backends not kept.
 
-        What is being fetched of those is held by nobody: its slot is gone.
+        What is being fetched is held by nobody: its slot is gone. What has an end of its own is
+        looked at when it is next asked for: a backend may be bound anew, and one that is closed
+        gives leases back.
         """
         kept: dict[str, bool] = {}
         with self._lock:
             self._max_stale, self._ttls = max_stale, ttls
-            for document in list(self._slots):
+            for document, slot in list(self._slots.items()):
                 name = document.backend
                 if name not in kept:
                     kept[name] = is_kept(name)
-                if not kept[name]:
+                if kept[name]:
+                    self._slots[document] = _again(slot)
+                else:
                     del self._slots[document]
             self.generation += 1
 
@@ -144,15 +148,18 @@ class Documents:
     def get_many(self, documents: Sequence[Reference]) -> dict[Reference, Held | KMSError]:
         """Ask for all that is due, together; return what that came to."""
         found: dict[Reference, Held | KMSError] = {}
-        due = [d for d in dict.fromkeys(documents) if self._usable(d, self._slot(d)) is None]
+        # Slots first, and then who is asked: after a reload in between they are nobody's any more.
+        slots = {document: self._slot(document) for document in documents}
         groups: defaultdict[str, list[Reference]] = defaultdict(list)
-        for document in due:
-            groups[document.backend].append(document)
+        for document, slot in slots.items():
+            if self._usable(document, slot) is None:
+                groups[document.backend].append(document)
         work: list[Callable[[], None]] = []
         for name, group in groups.items():
             batch = batch_of(self._bound, name) if len(group) > 1 else None
             if batch is not None:
-                work.append(partial(self._look_at_many, batch, group, found))
+                pairs = [(document, slots[document]) for document in group]
+                work.append(partial(self._look_at_many, batch, pairs, found))
             elif is_local(self._bound, name):  # sooner done than a thread is started
                 for document in group:
                     self._try(document, found)
@@ -170,11 +177,10 @@ class Documents:
     def _look_at_many(
         self,
         batch: Batch,
-        documents: Sequence[Reference],
+        every: Sequence[tuple[Reference, _Slot]],
         found: dict[Reference, Held | KMSError],
     ) -> None:
         asked = next(self._ticks)
-        every = [(document, self._slot(document)) for document in documents]
         with ExitStack() as locks:
             slots: list[tuple[Reference, _Slot]] = []
             for document, slot in every:
@@ -362,6 +368,16 @@ class Documents:
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (1 - _JITTER * int.from_bytes(os.urandom(2), "big") / 0xFFFF)
+
+
+def _again(slot: _Slot) -> _Slot:
+    """Return another slot that holds the same, for which nothing is under way."""
+    made = _Slot()
+    made.held, made.failure, made.quiet_until = slot.held, slot.failure, slot.quiet_until
+    held = made.held
+    if held is not None and held.value is not None and held.value.expires is not None:
+        held.fresh_until = float("-inf")
+    return made
 
 
 def _passes(error: KMSError) -> bool:

@@ -93,6 +93,30 @@ def test_interrupt_of_the_caller_is_raised_at_once() -> None:
         go_on.set()
 
 
+def test_nothing_is_begun_after_an_interrupt() -> None:
+    """What is under way ends, and the rest of thousands is not done for nobody."""
+    begun: list[int] = []
+    crew: list[threading.Thread] = []
+    all_in, go_on = threading.Barrier(AT_ONCE), threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if threading.current_thread() is threading.main_thread():
+            all_in.wait(WAIT)
+            raise KeyboardInterrupt
+        crew.append(threading.current_thread())
+        all_in.wait(WAIT)
+        assert go_on.wait(WAIT)
+
+    with pytest.raises(KeyboardInterrupt):
+        together(work, range(1000))
+    go_on.set()
+    for thread in crew[: AT_ONCE - 1]:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert len(begun) == AT_ONCE
+
+
 @pytest.mark.parametrize("more", [0, 1, 3])
 def test_where_no_thread_can_be_had_the_caller_does_the_rest(
     monkeypatch: pytest.MonkeyPatch, more: int

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sentra_kms.backends.ring_files import file_name
@@ -397,28 +399,34 @@ def test_tenant_made_in_the_old_store_meanwhile_is_not_made_twice(
 
 
 def test_tenants_made_at_once_under_both_configurations_have_one_ring(two: Two) -> None:
-    """Who was told of a ring has the one that there is; a conflict leaves none of its own."""
-    pair = (two.open(), two.open("old", "new"))
+    """Who was told of a ring has the one that there is, and what he sealed at once opens."""
+    crew = [two.open(*order) for order in [("new", "old"), ("old", "new")] * 2]
     for number in range(40):
         tenant = f"t{number}"
 
-        def make(index: int, tenant: str = tenant) -> str:
-            return pair[index].keys.create(tenant, exist_ok=True).ring_id
+        told: set[str] = set()
+        sealed: list[bytes] = []
 
-        outcomes = Crew(make, 2).join()
-        stores = [store for store in ("old", "new") if two.has(store, tenant)]
-        assert len(stores) < 2
-        told = {each for each in outcomes if not isinstance(each, Conflict)}
-        assert told <= {b64decode(two.payload(each, tenant)["ring_id"]).hex() for each in stores}
-        made = pair[number % 2].keys.create(tenant, exist_ok=True).ring_id
-        assert all(kms.keys.describe(tenant).ring_id == made for kms in pair)
+        def make(index: int) -> None:
+            for _ in range(1000):
+                with suppress(Conflict):
+                    told.add(crew[index].keys.create(tenant, exist_ok=True).ring_id)  # noqa: B023
+                    sealed.append(crew[index].keys.encrypt(tenant, b"x"))  # noqa: B023
+                    return
+            raise AssertionError("nobody makes it")
+
+        assert Crew(make, len(crew)).join() == [None] * len(crew)
+        assert [store for store in ("old", "new") if two.has(store, tenant)] in [["old"], ["new"]]
+        assert told == {kms.keys.describe(tenant).ring_id for kms in crew}
+        for kms in crew:
+            assert kms.keys.decrypt_many(tenant, sealed) == [b"x"] * len(crew)
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_create_that_cannot_look_into_the_old_store_afterwards(
     two: Two, *, taken_back: bool
 ) -> None:
-    """The ring is taken back, and can be made later on; if it cannot, it is told what to do."""
+    """The ring is taken back, or cannot be used, and is made later on."""
     kms = two.open()
     saves = Spy(kms, "new", "save_ring")
     loads = Spy(kms, "old", "load_ring")
@@ -426,13 +434,214 @@ def test_create_that_cannot_look_into_the_old_store_afterwards(
     saves.before = lambda: setattr(loads, "failure", DOWN)
     if not taken_back:
         deletes.failure = DOWN
-    with pytest.raises(ServiceUnavailable if taken_back else RingRejected) as caught:
+    with pytest.raises(ServiceUnavailable):
         kms.keys.create("beta")
-    assert ("delete it there" in caught.value.message) is not taken_back
     assert two.has("new", "beta") is not taken_back
+    with pytest.raises(TenantNotFound if taken_back else KeyUnavailable):
+        two.open().keys.encrypt("beta", b"x")
     loads.failure = saves.before = None
-    if taken_back:
-        assert kms.keys.create("beta").primary == 1
+    assert kms.keys.create("beta", exist_ok=not taken_back).primary == 1
+    assert kms.keys.decrypt("beta", kms.keys.encrypt("beta", b"x")) == b"x"
+
+
+@pytest.mark.parametrize("order", [("new", "old"), ("old", "new")])
+@pytest.mark.parametrize("other", [False, True])
+def test_create_that_was_cut_short(two: Two, order: tuple[str, str], *, other: bool) -> None:
+    """Killed between the save and the look: who creates it next puts it to use, or makes one."""
+    kms = two.open()
+    loads = Spy(kms, "old", "load_ring")
+
+    def killed(*arguments: Any) -> Any:
+        if two.has("new", "beta"):
+            raise KeyboardInterrupt
+        return loads._original(*arguments)
+
+    loads.instead = killed
+    with pytest.raises(KeyboardInterrupt):
+        kms.keys.create("beta")
+    assert two.payload("new", "beta")["primary"] is None
+    last = two.open(*order)
+    if other:  # by a process that looked before there was this one
+        two.before().keys.create("beta")
+        message = two.before().keys.encrypt("beta", b"x")
+        assert two.open(*order).keys.decrypt("beta", message) == b"x"
+        assert two.has("new", "beta") is (order == ("old", "new"))
+    assert last.keys.create("beta", exist_ok=True).primary == 1
+    message = last.keys.encrypt("beta", b"x")
+    for stores in (("new", "old"), ("old", "new")):
+        assert two.open(*stores).keys.decrypt("beta", message) == b"x"
+    assert not (two.has("new", "beta") and two.has("old", "beta"))
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_ring_is_moved_over_one_whose_creation_was_cut_short(two: Two, *, marked: bool) -> None:
+    """Which is none, and in nobody's way."""
+    kms = two.open()
+    kms.keys.create("beta")
+    ring = kms._wiring.plan.store.load("beta").ring  # type: ignore[union-attr]
+    two.path("new", "beta").unlink()
+    message = two.before().keys.encrypt("acme", b"x")
+    mover = two.open()
+    if marked:
+        Spy(mover, "new", "save_ring").failure = DOWN
+        with pytest.raises(ServiceUnavailable):
+            mover.keys.move("acme")
+        mover = two.open()
+    cut_short = msgspec.structs.replace(ring, tenant="acme", sequence=1, primary=None)
+    mover._wiring.plan.store.save_over(cut_short, None)  # type: ignore[union-attr]
+    assert mover.keys.decrypt("acme", message) == b"x"
+    mover.keys.move("acme")
+    assert two.open("new", None).keys.decrypt("acme", message) == b"x"
+
+
+def test_slow_look_while_a_ring_is_put_to_use_is_no_rollback(two: Two) -> None:
+    """It began before this process had seen the ring in use."""
+    kms, other = two.open(), two.open()
+    known, go_on = Spy(kms, "new", "load_ring").hold_answers()
+    outcomes: list[object] = []
+
+    def read() -> None:
+        try:
+            outcomes.append(kms.keys.describe("beta").ring_id)
+        except KMSError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=read)
+    looks = Spy(other, "old", "load_ring")
+
+    def look() -> None:
+        if two.has("new", "beta"):
+            thread.start()
+            assert known.wait(WAIT)
+
+    looks.before = look
+    made = other.keys.create("beta").ring_id
+    kms._wiring.plan.store._seen.saved(  # type: ignore[union-attr]
+        other._wiring.plan.store.load("beta").ring,  # type: ignore[union-attr]
+        two.path("new", "beta").read_bytes(),
+    )
+    go_on.set()
+    thread.join(WAIT)
+    assert outcomes == [made]
+
+
+def test_store_that_goes_back_to_how_a_ring_was_created_is_refused(two: Two) -> None:
+    """By a process that has seen it in use, as any that was rolled back."""
+    kms = two.open()
+    path = two.path("new", "beta")
+    first: list[bytes] = []
+    loads = Spy(kms, "old", "load_ring")
+    loads.before = lambda: first.append(path.read_bytes()) if path.exists() else None
+    kms.keys.create("beta")
+    path.write_bytes(first[0])
+    with pytest.raises(RingRejected, match="rolled back"):
+        kms.keys.rotate("beta")
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_process_that_came_too_soon_asks_again(two: Two, *, awaited: bool) -> None:
+    """Who read a ring before it was put to use seals as soon as it is."""
+    kms, reader = two.open(), two.open()
+    loads = Spy(kms, "old", "load_ring")
+
+    def look(*arguments: Any) -> Any:
+        if two.has("new", "beta"):
+            with pytest.raises(KeyUnavailable):
+                reader.keys.encrypt("beta", b"x")
+        return loads._original(*arguments)
+
+    loads.instead = look
+    kms.keys.create("beta")
+    two.site.clock.advance(1.0)
+    if awaited:
+        message = asyncio.run(reader.keys.aio.encrypt("beta", b"x"))
+    else:
+        message = reader.keys.encrypt("beta", b"x")
+    assert kms.keys.decrypt("beta", message) == b"x"
+
+
+def test_ring_that_is_put_to_use_by_another_meanwhile_stays(two: Two) -> None:
+    """Who comes to take it back finds that it is in use, and has made that one."""
+    kms, helper = two.open(), two.open()
+    deletes = Spy(kms, "new", "delete_ring")
+    loads = Spy(kms, "old", "load_ring")
+
+    def look(*arguments: Any) -> Any:
+        if two.has("new", "beta") and not two.has("old", "beta"):
+            helper.keys.create("beta", exist_ok=True)
+            two.before().keys.create("beta")
+        return loads._original(*arguments)
+
+    loads.instead = look
+    made = kms.keys.create("beta")
+    assert deletes.count == 1
+    assert two.payload("new", "beta")["primary"] == made.primary == 1
+    assert made.ring_id == helper.keys.describe("beta").ring_id
+
+
+def test_lost_answer_of_a_create_hides_no_second_ring(two: Two) -> None:
+    """A client below that tried again was told of a conflict with what it had saved itself."""
+    kms, other = two.open(), two.open("old", "new")
+    saves = Spy(kms, "new", "save_ring")
+
+    def lose(*arguments: Any) -> Any:
+        other.keys.create("beta")
+        saves._original(*arguments)
+        raise Conflict("not the revision that is expected")
+
+    saves.instead = lose
+    made = kms.keys.create("beta", exist_ok=True)
+    assert (two.has("new", "beta"), two.has("old", "beta")) == (False, True)
+    assert made.ring_id == other.keys.describe("beta").ring_id
+
+
+@pytest.mark.parametrize("answer", [DOWN, Conflict("changed"), TenantNotFound("none")])
+def test_lost_answer_of_taking_back(two: Two, answer: KMSError) -> None:
+    """What is gone is gone: nothing is to be deleted by hand, and it can be made later on."""
+    kms = two.open()
+    saves, loads = Spy(kms, "new", "save_ring"), Spy(kms, "old", "load_ring")
+    deletes = Spy(kms, "new", "delete_ring")
+
+    def lose(*arguments: Any) -> Any:
+        deletes._original(*arguments)
+        raise answer
+
+    deletes.instead = lose
+    saves.before = lambda: setattr(loads, "failure", DOWN)
+    with pytest.raises(ServiceUnavailable):
+        kms.keys.create("beta")
+    loads.failure = saves.before = None
+    assert kms.keys.create("beta").primary == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_ring_that_was_taken_back_is_not_used_on(two: Two, *, there: bool) -> None:
+    """Nor by another thread of this process, which has read it before that."""
+    kms, other = two.open(), two.open("old", "new")
+    saves, loads = Spy(kms, "new", "save_ring"), Spy(kms, "old", "load_ring")
+    soon = [True]
+
+    def look(*arguments: Any) -> Any:
+        if two.has("new", "beta") and soon:
+            soon.clear()
+            if there:  # and found there is what is used
+                assert other.keys.decrypt("beta", kms.keys.encrypt("beta", b"x")) == b"x"
+                return loads._original(*arguments)
+            with pytest.raises(KeyUnavailable):
+                kms.keys.encrypt("beta", b"x")
+            raise DOWN
+        return loads._original(*arguments)
+
+    loads.instead = look
+    if there:
+        saves.before = lambda: other.keys.create("beta")
+        kms.keys.create("beta", exist_ok=True)
+        assert other.keys.decrypt("beta", kms.keys.encrypt("beta", b"x")) == b"x"
+    else:
+        with pytest.raises(ServiceUnavailable):
+            kms.keys.create("beta")
+        with pytest.raises(TenantNotFound):
+            kms.keys.encrypt("beta", b"x")
 
 
 # --- raced --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ import pytest
 
 from sentra_kms.config import read_settings
 from sentra_kms.errors import AccessDenied, KMSError, SecretNotFound, ServiceUnavailable
-from sentra_kms.material import Secret
+from sentra_kms.hookspecs import BatchSecretHooks, hookimpl
+from sentra_kms.hooktypes import SecretRequest, SecretValue
+from sentra_kms.material import KeyMaterial, Secret
+from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.secrets import documents
+from sentra_kms.secrets.manager import SecretManager
+from tests.binding.fakes import Secrets, bind
 from tests.conftest import ManualClock
 from tests.secrets.sources import PATIENCE, Source, entries, make_manager
 from tests.secrets.test_watch import SELDOM, until
@@ -105,6 +111,61 @@ def test_more_time_for_the_same_source_drops_nothing(place: Place) -> None:
     place.put("old/a", "planted-changed")
     place.reload("old", timeout="30s")
     assert place.get("A") == f"{OLD}-a"
+
+
+def test_lease_of_a_backend_that_is_bound_anew(clock: ManualClock, tmp_path: Path) -> None:
+    """It is looked at: the earlier binding, which is closed, gives back what was made for it."""
+    (tmp_path / "x").touch(0o600)
+
+    def table(timeout: str) -> dict[str, Any]:
+        return {"test": {"development": True, "backends": {"fake": {
+            "type": "file", "directory": str(tmp_path), "timeout": timeout}}}}  # fmt: skip
+
+    with KMS(read_settings(table("2s"), "test"), clock=clock, now=clock) as kms:
+        live: list[int] = []
+        dead: list[int] = []
+        down: list[KMSError] = []
+
+        def lease() -> SecretValue:
+            if down:
+                raise down[0]
+            if not live:
+                live.append(len(dead))
+            ends = datetime.fromtimestamp(clock() + 3600, UTC)
+            return SecretValue(KeyMaterial(b"lease-%d" % live[0]), expires=ends)
+
+        kms.secrets._documents._bound = Source(x=lease).bound
+        assert kms.secrets.get("fake://x").reveal() == "lease-0"
+        dead.append(live.pop())
+        kms.reload(table("3s"))
+        assert kms.secrets.get("fake://x").reveal() == "lease-1"
+        down.append(ServiceUnavailable("away"))
+        kms.reload(table("4s"))
+        assert kms.secrets.get("fake://x").reveal() == "lease-1"  # nobody could give it back
+
+
+def test_lease_that_is_being_made_when_its_backend_is_bound_anew(clock: ManualClock) -> None:
+    """The earlier binding's is its asker's alone."""
+    asked, go = threading.Event(), threading.Event()
+    ends = datetime.fromtimestamp(clock() + 3600, UTC)
+
+    def slow() -> SecretValue:
+        asked.set()
+        go.wait(PATIENCE)
+        return SecretValue(KeyMaterial(b"old"), expires=ends)
+
+    source = Source(a=slow)
+    made = make_manager(source, clock)
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(made.get("fake://a").reveal()))
+    thread.start()
+    assert asked.wait(PATIENCE)
+    source.answers["a"] = SecretValue(KeyMaterial(b"new"), expires=ends)
+    made.adopt(entries({}), 3600.0)
+    go.set()
+    thread.join(PATIENCE)
+    assert found == ["old"]
+    assert made.get("fake://a").reveal() == "new"
 
 
 def test_new_source_that_is_away(place: Place) -> None:
@@ -210,6 +271,34 @@ def test_awaiting_what_is_under_way(clock: ManualClock) -> None:
         return (await made.aio.get_many(["A"]))["A"]
 
     assert asyncio.run(ask()) == ["new", "new"]
+
+
+def test_batch_that_was_chosen_before_the_reload_is_not_kept(clock: ManualClock) -> None:
+    """Who was about to ask the earlier source for several in one call keeps nothing of it."""
+
+    def binding(value: bytes) -> Any:
+        class Batched(Secrets, BatchSecretHooks):
+            @hookimpl
+            def fetch_secrets(
+                self, requests: tuple[SecretRequest, ...], timeout: float
+            ) -> list[SecretValue]:
+                return [SecretValue(KeyMaterial(value)) for _ in requests]
+
+        return bind(lambda: Batched(lambda *_: SecretValue(KeyMaterial(value))))
+
+    bindings = [binding(b"old"), binding(b"new")]
+
+    def bound(_: str) -> Any:
+        found = bindings[0]
+        if len(bindings) > 1:
+            del bindings[0]
+            made.adopt(entries({}), 3600.0, lambda _: False)
+        return found
+
+    made = SecretManager(bound, {}, now=clock, clock=clock)
+    names = ["fake://a", "fake://b"]
+    assert len(made._documents.get_many([Reference(name) for name in names])) == len(names)
+    assert [made.get(name).reveal() for name in names] == ["new", "new"]
 
 
 def test_watch_is_told_at_once(place: Place) -> None:
