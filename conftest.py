@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from doctest import ELLIPSIS
 from typing import Any
@@ -21,19 +20,18 @@ from tests import soak
 collect_ignore = ["docs/conf.py"]
 
 
-def _measure_on() -> None:
-    """Give a forked child that is measured a free lock of the measurement.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let nothing wait for the lock of the measurement of coverage, which goes on without one.
 
-    Another thread may have held it at that moment, which the child has not: it would wait for ever.
-    Told of the fork before the package is, whose lines are measured.
+    Its tracer takes one at each call that is measured, while Python's own (GIL) guards the same.
+    A child that is forked while another thread holds it, a signal handler that runs while its
+    own thread does, and everybody after a handler that raises there, would wait for ever.
     """
     measurement = sys.modules["coverage"].Coverage.current() if "coverage" in sys.modules else None
     collector: Any = getattr(measurement, "_collector", None)
-    if getattr(collector, "data_lock", None) is not None:
-        collector.data_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_measure_on)
+    if collector is not None:
+        collector.data_lock = None
 
 
 def pytest_report_header() -> str:
