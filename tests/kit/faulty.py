@@ -264,12 +264,20 @@ class TestAlone(RingConformance, RingRaceConformance, WholeConformance, EndToEnd
     harness = AloneHarness
 
 
+class TestAloneAgain(TestAlone):
+    """For a race may be won by all once."""
+
+
 class DropsHarness(SharedHarness):
     fault = DROPS
 
 
 class TestDrops(RingRaceConformance):
     harness = DropsHarness
+
+
+class TestDropsAgain(TestDrops):
+    """As above."""
 
 
 def _wrong(fault: str) -> type[BackendConformance]:
