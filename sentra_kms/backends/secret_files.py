@@ -30,7 +30,7 @@ MAX_SECRET = 1024 * 1024  # bytes
 OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IRWXO
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _MAX_LINKS = 40
-_TRIES = 10  # while links are swapped under the walk
+_TRIES = 100  # while links are swapped under the walk; some 50 us each
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _NEWLINE = ("newline", "keep")
@@ -104,7 +104,7 @@ def _open_inside(directory: str, path: str, shown: str) -> int:
             if links == before or not links:
                 raise
             before = links
-    raise FileNotFoundError(errno.ENOENT, "", shown)
+    raise OSError(errno.EBUSY, "", shown)  # not *not found*, which would let a list go on
 
 
 class _Walk:

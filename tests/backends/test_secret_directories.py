@@ -257,6 +257,27 @@ def test_missing_behind_a_link_is_not_found(make: Make, mount: Path) -> None:
         fetch(make(mount), "x://dangling")
 
 
+def test_file_behind_links_that_are_swapped_all_the_time_is_not_missing(
+    make: Make, mount: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No walk got to its end: that is told as a passing trouble, and lets no list go on."""
+    kubernetes(mount, "password", b"value", "0")
+    part = make(mount)
+    renewals = iter(range(1, 1000))
+    find = os.readlink
+
+    def swapped(path: str, **options: int) -> str:
+        found = find(path, **options)
+        if path == "..data":
+            kubernetes(mount, "password", b"value", str(next(renewals)))
+        return found
+
+    monkeypatch.setattr(secret_files.os, "readlink", swapped)
+    with pytest.raises(ServiceUnavailable, match="cannot be read now"):
+        fetch(part, "x://password")
+    assert next(renewals) < 200
+
+
 def test_links_that_never_stand_still_end(
     make: Make, mount: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
