@@ -272,7 +272,7 @@ def test_file_behind_links_that_are_swapped_all_the_time_is_not_missing(
             kubernetes(mount, "password", b"value", str(next(renewals)))
         return found
 
-    monkeypatch.setattr(secret_files.os, "readlink", swapped)
+    monkeypatch.setattr(os, "readlink", swapped)
     with pytest.raises(ServiceUnavailable, match="cannot be read now"):
         fetch(part, "x://password")
     assert next(renewals) < 200

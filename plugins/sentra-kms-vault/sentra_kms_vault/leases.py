@@ -171,10 +171,10 @@ class Leases:
     def _is_good(self, lease: Lease, subject: str, deadline: Deadline) -> bool:
         """Look at a lease, or renew it; say whether it is alive and will be for a while."""
         try:
-            if lease.renewable and lease.is_due:
-                self._renew(lease, subject, deadline)
-            else:
+            if not (lease.renewable and lease.is_due):
                 self._look_up(lease, subject, deadline)
+            if lease.renewable and lease.is_due:  # it may have come to be due meanwhile
+                self._renew(lease, subject, deadline)
         except NotFound:
             return False
         return not lease.is_due and not self._goes_with_its_token(lease)

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from sentra_kms_vault import secrets as secrets_module
+from sentra_kms_vault.deadline import Deadline
 from sentra_kms_vault.lease import Issued, Lease
+from sentra_kms_vault.leases import Leases
 from sentra_kms_vault.login import Token
 from sqlalchemy import text
 
@@ -228,6 +230,23 @@ def test_revoked_lease_is_replaced(database: Database, bench: Bench, role: str) 
     assert new != revoked
     assert database.lets_in(*new)
     assert not database.lets_in(*revoked)
+
+
+def test_lease_that_comes_to_be_due_while_it_is_looked_up_is_renewed(
+    database: Database, bench: Bench, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not replaced, as long as Vault lets it live on."""
+    login = _login(_fetch(bench, role))
+    look_up = Leases._look_up
+    renewals = len(database.vault.requests("sys/leases/renew"))
+
+    def long(self: Leases, lease: Lease, subject: str, deadline: Deadline) -> None:
+        look_up(self, lease, subject, deadline)
+        lease.ends = time.monotonic() + lease.spare - 1
+
+    monkeypatch.setattr(Leases, "_look_up", long)
+    assert _login(_fetch(bench, role)) == login
+    assert len(database.vault.requests("sys/leases/renew")) == renewals + 1
 
 
 def test_lease_goes_with_its_token(
