@@ -27,8 +27,8 @@ from sentra_kms.secrets.fetch import (
     fetch_document,
     in_one_call,
     is_local,
-    side_by_side,
 )
+from sentra_kms.together import together
 
 DEFAULT_TTL = 300.0  # seconds for which a value is used before its source is asked again
 NEGATIVE_TTL = 10.0  # seconds for which what was not found is not looked for again
@@ -36,6 +36,7 @@ RETRY_AFTER = 5.0  # seconds between looks at a source that failed
 REFRESH_AT = 2 / 3  # of the time until a value expires, after which its source is asked again
 MAX_PAUSE = 60.0  # seconds for which a source that asks for fewer calls is left alone at most
 MAX_DOCUMENTS = 1000
+MAX_AT_ONCE = 8  # documents that one call fetches at a time
 MAX_BACKGROUND = 8  # renewals in the background at a time
 _JITTER = 0.1  # of a TTL, taken off
 
@@ -165,7 +166,7 @@ class Documents:
                     self._try(document, found)
             else:
                 work += [partial(self._try, document, found) for document in group]
-        side_by_side(work)
+        together(lambda each: each(), work, MAX_AT_ONCE)
         return found
 
     def _try(self, document: Reference, found: dict[Reference, Held | KMSError]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from contextvars import copy_context
 from datetime import datetime
 from functools import partial
 
@@ -22,7 +20,6 @@ from sentra_kms.material import KeyMaterial
 from sentra_kms.reference import Reference
 
 MAX_SECRET = 1024 * 1024  # bytes, of a whole document
-MAX_AT_ONCE = 8  # documents that one call fetches at a time
 LOCAL = frozenset({"docker", "env", "file", "systemd"})
 """Types that read what is on this machine, and answer at once."""
 
@@ -106,31 +103,6 @@ def _end_of(answer: Outcome, document: Reference) -> Outcome:
     if isinstance(answer, KMSError):
         return answer
     return _attempt(partial(_checked, answer, document))
-
-
-def side_by_side(work: Sequence[Callable[[], None]]) -> None:
-    """Do several pieces of work, some at a time; each raises nothing."""
-    import threading
-
-    left = iter(work)  # next() of a list's iterator is safe among threads
-
-    def do() -> None:
-        for each in left:
-            each()
-
-    # Threads of our own, as a pool's module takes 10 ms to import; this thread works, too. Each in
-    # a copy of this context, so that events name who is acting here.
-    threads = [
-        threading.Thread(target=copy_context().run, args=[do], name="sentra-kms-fetch", daemon=True)
-        for _ in range(min(MAX_AT_ONCE, len(work)) - 1)
-    ]
-    with suppress(RuntimeError):  # no more can be started: those that could, and this one, do it
-        for thread in threads:
-            thread.start()
-    do()
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join()
 
 
 def _attempt(fetch: Callable[[], SecretValue]) -> Outcome:
