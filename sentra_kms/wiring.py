@@ -181,15 +181,8 @@ def wrapping_keks(policies: Mapping[str, Policy]) -> list[KekName]:
 
 def _is_same(name: str, settings: Settings, before: Settings) -> bool:
     """Whether a backend is configured as before, and so is all that its references lead to."""
-    backend = settings.backends[name]
-    where = (settings.base, settings.environment, settings.development)
-    if where != (before.base, before.environment, before.development):
-        return False
-    if before.backends.get(name) != backend:
-        return False
-    return all(
-        _is_same(reference.backend, settings, before)
-        for reference in references_in(backend.settings)
+    return name in before.backends and _is_alike(
+        name, settings, before, lambda new, old: new == old
     )
 
 
@@ -198,6 +191,20 @@ def is_same_source(name: str, settings: Settings, before: Settings) -> bool:
 
     It does with another timeout, which says nothing of where they are.
     """
+    return _is_alike(
+        name,
+        settings,
+        before,
+        lambda new, old: (new.type, new.settings) == (old.type, old.settings),
+    )
+
+
+def _is_alike(
+    name: str,
+    settings: Settings,
+    before: Settings,
+    are_alike: Callable[[BackendConfig, BackendConfig], bool],
+) -> bool:
     where = (settings.base, settings.environment, settings.development)
     if where != (before.base, before.environment, before.development):
         return False
@@ -205,8 +212,8 @@ def is_same_source(name: str, settings: Settings, before: Settings) -> bool:
         new, old = backend_config(settings, name), backend_config(before, name)
     except KMSError:  # there is none of this name any more, or was none
         return False
-    return (new.type, new.settings) == (old.type, old.settings) and all(
-        is_same_source(reference.backend, settings, before)
+    return are_alike(new, old) and all(
+        _is_alike(reference.backend, settings, before, are_alike)
         for reference in references_in(new.settings)
     )
 
