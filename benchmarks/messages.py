@@ -108,7 +108,8 @@ def _salts(
     cache: KeyCache = kms.keys._cache  # noqa: SLF001 - no caller can end an epoch early
     messages = []
     for _ in range(SALTS):
-        cache.epochs.clear()
+        for epoch in cache.epochs.values():
+            epoch.end()
         messages.append(many.encrypt(plain, associated))
 
     def opened() -> None:

@@ -27,14 +27,15 @@ from sentra_kms.forks import tell_after_fork
 from sentra_kms.keys.destruction import DestroyReport, Shredded
 from sentra_kms.keys.info import RingInfo
 from sentra_kms.keys.message import Buffer
-from sentra_kms.keys.tenant_keys import WarmKeys
 from sentra_kms.settings import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from sentra_kms.keys.backup import BackupReport
+    from sentra_kms.keys.handles import Handles
     from sentra_kms.keys.manager import KeyManager
     from sentra_kms.keys.receipt import Receipt
     from sentra_kms.keys.restore_report import RestoreReport
+    from sentra_kms.keys.tenant_keys import WarmKeys
 
 THREADS = 32  # calls to backends at once
 SMALL = 16 * 1024
@@ -63,7 +64,7 @@ class AsyncKeyManager:
     b'from the loop'
     """
 
-    def __init__(self, keys: KeyManager, warm: Callable[[str], WarmKeys]) -> None:
+    def __init__(self, keys: KeyManager, warm: Handles[WarmKeys]) -> None:
         self._keys = keys
         self._warm = warm
         self._closed = False
@@ -83,7 +84,7 @@ class AsyncKeyManager:
     async def encrypt(self, tenant: str, plaintext: Buffer, context: Context = None) -> bytes:
         """Encrypt for a tenant."""
         if _size(plaintext) <= SMALL:
-            made = self._warm(tenant).try_encrypt(plaintext, context)
+            made = self._warm.of(tenant).try_encrypt(plaintext, context)
             if made is not None:
                 return made
         return await self._run(partial(self._keys.encrypt, tenant, plaintext, context))
@@ -91,7 +92,7 @@ class AsyncKeyManager:
     async def decrypt(self, tenant: str, message: Buffer, context: Context = None) -> bytes:
         """Decrypt for a tenant."""
         if _size(message) <= SMALL:
-            made = self._warm(tenant).try_decrypt(message, context)
+            made = self._warm.of(tenant).try_decrypt(message, context)
             if made is not None:
                 return made
         return await self._run(partial(self._keys.decrypt, tenant, message, context))

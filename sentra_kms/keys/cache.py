@@ -19,7 +19,7 @@ from sentra_kms.keys.background import Background
 from sentra_kms.keys.flight import SingleFlight
 from sentra_kms.keys.held import Entry, HeldKey
 from sentra_kms.keys.memory import Memory
-from sentra_kms.keys.message import Epoch, Opener
+from sentra_kms.keys.message import Epoch, Opener, Sealer
 from sentra_kms.keys.outages import PROBE_INTERVAL, Outages
 from sentra_kms.keys.ring import Ring, Version
 from sentra_kms.keys.source import Bounds, NotAtHandError
@@ -153,25 +153,26 @@ class KeyCache:
         self._refuse_changed(entry, number)
         return found
 
-    def epoch(self, entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
-        """Return an epoch of a version with `cost` ticks drawn from it.
+    def sealer(self, entry: Entry, number: int, cost: int, *, wait: bool = True) -> Sealer:
+        """Return what seals under a version, with `cost` ticks of its epoch drawn.
 
-        It is the one that the tenant's writers use, or a new one that they use from now on.
-        `wait` is as in `key`.
+        The epoch is the one that the tenant's writers use, or a new one that they use from now
+        on. `wait` is as in `key`.
         """
         held = self.key(entry, number, wait=wait)
         now = self.now()
         found = self.epochs.get(entry.tenant)
         if found is not None and found.version == number and now < found.expires:
             found.deadline = min(entry.deadline, held.deadline, found.expires)
-            if found.draw(cost):
-                return found
-        end = now + self._ttl(entry)
-        epoch = Epoch(held.material, entry.tenant, entry.ring_id, number, end)
-        epoch.deadline = min(entry.deadline, held.deadline, end)
+            sealer = found.draw(cost)
+            if sealer is not None:
+                return sealer
+        sealer = Sealer(held.material, entry.tenant, entry.ring_id, number)
+        epoch = Epoch(sealer, number, now + self._ttl(entry))
+        epoch.deadline = min(entry.deadline, held.deadline, epoch.expires)
         epoch.draw(cost)
         self._memory.keep_epoch(entry, held, epoch)
-        return epoch
+        return sealer
 
     def opener(self, entry: Entry, number: int, prefix: bytes, *, wait: bool = True) -> Opener:
         """Return the opener of a message's prefix, kept for the next one with the same prefix.

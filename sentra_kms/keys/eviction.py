@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from sentra_kms.keys.held import Entry
-from sentra_kms.keys.message import Epoch
+from sentra_kms.keys.message import NEVER, Epoch
 
 _SMALL_SHARE = 10  # one in so many
 _MAIN = 1  # in a seat: queued in the main queue
@@ -65,7 +65,7 @@ class Eviction:
         """Have the next reader look the entry up, which leaves a trace, before he goes on."""
         entry.seat |= _CALLED
         for opener in entry.openers.values():
-            opener.deadline = float("-inf")
+            opener.deadline = NEVER
 
     def _was_used(self, entry: Entry) -> bool:
         """Whether a message was read or written since this was asked the last time."""

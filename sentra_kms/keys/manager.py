@@ -18,6 +18,7 @@ from sentra_kms.errors import (
 )
 from sentra_kms.keys.cache import KeyCache
 from sentra_kms.keys.changes import KeySource, Made, Plan, Rings, check_request
+from sentra_kms.keys.handles import Handles
 from sentra_kms.keys.lifecycle import Lifecycle
 from sentra_kms.keys.message import Buffer
 from sentra_kms.keys.ring import Ring, first_ring, with_version
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sentra_kms.keys.info import RingInfo
 
 _MAX_GRACE = timedelta(days=3650)
-_MAX_HANDLES = 4096
 
 
 class KeyManager(Lifecycle):
@@ -69,7 +69,7 @@ class KeyManager(Lifecycle):
         rings = Rings(plan, clock)
         keys = KeyCache(KeySource(rings), _bounds(cache), now=now, background=background)
         super().__init__(rings, keys, clock)
-        self._handles: dict[str, TenantKeys] = {}
+        self._handles = Handles(lambda tenant: TenantKeys(keys, tenant))
         self._asynchronous: dict[None, AsyncKeyManager] = {}  # none or one
         self._closed = False
 
@@ -106,7 +106,8 @@ class KeyManager(Lifecycle):
         if found is None:
             from sentra_kms.keys.aio import AsyncKeyManager  # with asyncio, for who uses it
 
-            made = AsyncKeyManager(self, lambda tenant: WarmKeys(self._cache, tenant))
+            warm = Handles(lambda tenant: WarmKeys(self._cache, tenant))
+            made = AsyncKeyManager(self, warm)
             found = self._asynchronous.setdefault(None, made)  # of two threads one is first
             if self._closed:
                 found.close()
@@ -114,13 +115,7 @@ class KeyManager(Lifecycle):
 
     def tenant(self, tenant: str) -> TenantKeys:
         """Return the handle for a tenant's messages; looks nothing up yet."""
-        found = self._handles.get(tenant) if type(tenant) is str else None
-        if found is None:
-            found = TenantKeys(self._cache, tenant)
-            if len(self._handles) >= _MAX_HANDLES:
-                self._handles.clear()  # they are cheap to make, and hold nothing
-            self._handles[tenant] = found
-        return found
+        return self._handles.of(tenant)
 
     def encrypt(self, tenant: str, plaintext: Buffer, context: Context = None) -> bytes:
         """Encrypt for a tenant; see `TenantKeys.encrypt`."""

@@ -22,6 +22,8 @@ MAX_RINGS = 256  # whole rings, for the unwraps that follow a load
 class Memory:
     """`entries` and `epochs` are read by the managers' hot paths and written here only.
 
+    An epoch that is forgotten is ended, since its tenant's handles keep it.
+
     `seen` returns the highest sequence of a tenant's ring that this process has read or saved.
     """
 
@@ -42,7 +44,7 @@ class Memory:
     def after_fork(self) -> None:
         """Start the child with salts of its own."""
         self._lock = RLock()  # a signal handler may close what is being changed
-        self.epochs.clear()
+        self._end_epochs()
 
     def put(
         self,
@@ -97,9 +99,9 @@ class Memory:
         tenant = entry.tenant
         with self._lock:
             if self._holds(entry, held):
-                self.epochs.pop(tenant, None)
+                self._end_epoch(tenant)
                 if len(self.epochs) >= MAX_EPOCHS:
-                    del self.epochs[next(iter(self.epochs))]
+                    self._end_epoch(next(iter(self.epochs)))
                 self.epochs[tenant] = epoch
                 self._end()
 
@@ -170,8 +172,8 @@ class Memory:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
+            self._end_epochs()
             self.entries.clear()
-            self.epochs.clear()
             self._openers.clear()
             self._rings.clear()
             self._eviction.clear()
@@ -219,7 +221,7 @@ class Memory:
         if same and held is not None and epoch.version == entry.primary:
             epoch.deadline = min(entry.deadline, held.deadline, epoch.expires)
         else:
-            del self.epochs[entry.tenant]
+            self._end_epoch(entry.tenant)
 
     def _admit(self, entry: Entry, held: HeldKey) -> None:
         kept = [each for each in entry.all_held() if each.number != held.number]
@@ -239,7 +241,7 @@ class Memory:
             self._openers.pop((entry.tenant, prefix), None)
             entry.forget_opener(prefix)
         entry.hold([])
-        self.epochs.pop(entry.tenant, None)
+        self._end_epoch(entry.tenant)
         self._rings.pop(entry.tenant, None)
 
     def _forget(self, entry: Entry, number: int) -> None:
@@ -251,7 +253,18 @@ class Memory:
             self._openers.pop((entry.tenant, prefix), None)
         epoch = self.epochs.get(entry.tenant)
         if epoch is not None and epoch.version == number:
-            del self.epochs[entry.tenant]
+            self._end_epoch(entry.tenant)
+
+    def _end_epoch(self, tenant: str) -> None:
+        """Forget an epoch. It is ended first: handles have it, whether it is found here or not."""
+        epoch = self.epochs.get(tenant)
+        if epoch is not None:
+            epoch.end()
+            del self.epochs[tenant]
+
+    def _end_epochs(self) -> None:
+        for tenant in list(self.epochs):
+            self._end_epoch(tenant)
 
     def _trim(self, keep: str) -> None:
         """Forget tenants, and of a single one keys, until the bound holds."""

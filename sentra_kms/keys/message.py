@@ -58,39 +58,28 @@ SLICED = TICK_BYTES
 """The body of a message up to this size is opened as a copy, of a larger one as a view."""
 # Each bound is where the other way is faster: docs/adr/0008-nonces-and-large-messages.md
 
+NEVER = float("-inf")
+"""The deadline of what serves no more."""
+
 FAILED = "the message does not open: it was changed, or tenant, context or key are not its own"
 
 
-class Epoch:
-    """A writer's salt with what follows from it. `deadline` and `expires` are monotonic seconds.
+_NO_USES: Iterator[tuple[bytes, Cipher]] = iter(())
 
-    `deadline` is when the ring must be looked at again, `expires` when the epoch itself ends.
-    Each tick drawn from `uses` is leave to seal one message of at most `TICK_BYTES`, and brings
-    what that takes: prefix and cipher.
-    """
 
-    __slots__ = ("deadline", "expires", "left", "prefix", "seal", "seal_into", "uses", "version")
+class Sealer:
+    """A writer's subkey for one prefix. Each message that it seals needs a tick of its epoch."""
 
-    def __init__(
-        self, key: KeyMaterial, tenant: str, ring_id: bytes, version: int, expires: float
-    ) -> None:
+    __slots__ = ("prefix", "seal", "seal_into")
+
+    def __init__(self, key: KeyMaterial, tenant: str, ring_id: bytes, version: int) -> None:
         header = MAGIC + ring_id + u32(version)
         salt = os.urandom(SALT_SIZE)
         block = _derive(key, tenant, header, salt)
-        self.version: int = version
         self.prefix: bytes = header + salt + block.reveal()[32:]
         cipher = AESGCM(block.reveal()[:32])
         self.seal: Cipher = cipher.encrypt
         self.seal_into: CipherInto = cipher.encrypt_into
-        # Drawing is one bytecode's work: no two threads draw the same tick.
-        self.uses: Iterator[tuple[bytes, Cipher]] = repeat((self.prefix, self.seal), EPOCH_TICKS)
-        self.expires: float = expires
-        self.deadline: float = expires
-        self.left: int = EPOCH_TICKS
-
-    def draw(self, cost: int) -> bool:
-        """Draw `cost` ticks; whether all of them lie within the epoch's bound."""
-        return len(list(islice(self.uses, cost))) == cost
 
     def message(self, nonce: bytes, plaintext: bytes, aad: bytes | None) -> bytes:
         """Return a plaintext, for which ticks were drawn, as a message under a new nonce."""
@@ -102,6 +91,40 @@ class Epoch:
             self.seal_into(nonce, plaintext, aad, body)
         return whole.getvalue()  # itself, and no copy: nobody else holds it
 
+
+class Epoch:
+    """How long a sealer serves. `deadline` and `expires` are monotonic seconds.
+
+    `deadline` is when the ring must be looked at again, `expires` when the epoch itself ends.
+    Each tick drawn from `uses` is leave to seal one message of at most `TICK_BYTES`, and brings
+    what that takes: prefix and cipher. Handles keep their epoch and ask nobody whether it still
+    serves, so whoever forgets one has to `end` it.
+    """
+
+    __slots__ = ("deadline", "expires", "left", "sealer", "uses", "version")
+
+    def __init__(self, sealer: Sealer, version: int, expires: float) -> None:
+        self.version: int = version
+        self.sealer: Sealer | None = sealer
+        # Drawing is one bytecode's work: no two threads draw the same tick.
+        self.uses: Iterator[tuple[bytes, Cipher]] = repeat(
+            (sealer.prefix, sealer.seal), EPOCH_TICKS
+        )
+        self.expires: float = expires
+        self.deadline: float = expires
+        self.left: int = EPOCH_TICKS
+
+    def draw(self, cost: int) -> Sealer | None:
+        """Draw `cost` ticks; return what they are for, if all of them lie within the bound."""
+        sealer = self.sealer
+        return sealer if len(list(islice(self.uses, cost))) == cost else None
+
+    def end(self) -> None:
+        """Give no more ticks, whoever holds this and whatever its times become, nor keep a key."""
+        self.uses = _NO_USES  # at first: a signal handler may raise before the rest
+        self.sealer = None
+        self.deadline = NEVER
+
     def was_used(self) -> bool:
         """Whether ticks were drawn since this was asked the last time; draws none."""
         left = length_hint(self.uses)
@@ -111,7 +134,7 @@ class Epoch:
 
 def _no_epoch() -> Epoch:
     epoch = Epoch.__new__(Epoch)
-    epoch.deadline = float("-inf")
+    epoch.end()
     return epoch
 
 
@@ -148,7 +171,7 @@ def _open_nothing(nonce: Buffer, data: Buffer, aad: Buffer | None) -> bytes:
 def _no_opener() -> Opener:
     opener = Opener.__new__(Opener)
     opener.prefix, opener.version, opener.open = b"", 0, _open_nothing
-    opener.deadline = float("-inf")
+    opener.deadline = NEVER
     return opener
 
 

@@ -24,7 +24,6 @@ from sentra_kms.keys.message import (
     FAILED,
     GIL_KEPT,
     MAX_MESSAGE,
-    MAX_PLAINTEXT,
     NO_EPOCH,
     NO_OPENER,
     NONCE_SIZE,
@@ -34,8 +33,8 @@ from sentra_kms.keys.message import (
     SLICED,
     TICK_BYTES,
     Buffer,
-    Epoch,
     Opener,
+    Sealer,
     body_of,
     check_message,
     check_plaintext,
@@ -60,14 +59,14 @@ class TenantKeys(ProcessBound):
     Safe to use from many threads. A warm call takes no lock and asks nobody.
     """
 
-    __slots__ = ("_cache", "_entries", "_epochs", "_now", "_tenant")
+    __slots__ = ("_cache", "_entries", "_epoch", "_now", "_tenant")
     _waits: ClassVar[bool] = True  # for backends
 
     def __init__(self, cache: KeyCache, tenant: str) -> None:
         self._tenant = check_tenant(tenant)
         self._cache = cache
         self._entries = cache.entries
-        self._epochs = cache.epochs
+        self._epoch = NO_EPOCH  # the last one used; the cache ends it when it is to be used no more
         self._now = cache.now
 
     def __repr__(self) -> str:
@@ -92,32 +91,29 @@ class TenantKeys(ProcessBound):
             if context is None
             else encode_context(context)
         )
+        epoch = self._epoch
         now = self._now  # by itself: to call what a slot holds takes half as long again
-        # Each `try` has in it what it is for and no more: else it would take what a signal handler
-        # raises meanwhile, as an alarm's TimeoutError, for its own.
-        try:
-            epoch = self._epochs[self._tenant]
-        except KeyError:
-            epoch = NO_EPOCH
-        if type(plaintext) is bytes and epoch.deadline > now():
+        if type(plaintext) is bytes:
             if len(plaintext) < GIL_KEPT:
                 for prefix, seal in epoch.uses:
+                    # This `try` has in it what it is for and no more: else it would take what a
+                    # signal handler raises meanwhile for its own.
                     try:
                         nonce = quick_random(NONCE_SIZE)
                     except OSError as error:
                         if error.errno not in REFUSALS:
                             raise
                         nonce = urandom(NONCE_SIZE)
-                    return prefix + nonce + seal(nonce, plaintext, aad)
-            elif (size := len(plaintext)) <= TICK_BYTES:
+                    if epoch.deadline > now():  # here, right after a system call, at least cost
+                        return prefix + nonce + seal(nonce, plaintext, aad)
+                    break
+            elif len(plaintext) <= TICK_BYTES and epoch.deadline > now():
                 for prefix, seal in epoch.uses:
                     nonce = urandom(NONCE_SIZE)
                     return prefix + nonce + seal(nonce, plaintext, aad)
-            elif size <= MAX_PLAINTEXT and epoch.draw(ticks(size)):
-                return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
         plaintext = check_plaintext(plaintext)
-        epoch = self._epoch(ticks(len(plaintext)))
-        return epoch.message(urandom(NONCE_SIZE), plaintext, aad)
+        sealer = self._sealer(ticks(len(plaintext)))
+        return sealer.message(urandom(NONCE_SIZE), plaintext, aad)
 
     def decrypt(self, message: Buffer, context: Context = None) -> bytes:
         """Return what `encrypt` was given.
@@ -177,8 +173,8 @@ class TenantKeys(ProcessBound):
             run = slice(done, done + _RUN)
             messages += self._seal_run(plains[run], nonces[run], aads[run])
             if len(messages) == done:
-                epoch = self._epoch(ticks(len(plains[done])))
-                messages.append(epoch.message(nonces[done], plains[done], aads[done]))
+                sealer = self._sealer(ticks(len(plains[done])))
+                messages.append(sealer.message(nonces[done], plains[done], aads[done]))
         return messages
 
     def decrypt_many(
@@ -205,8 +201,8 @@ class TenantKeys(ProcessBound):
     ) -> list[bytes]:
         """Seal the first of these, up to one that needs a new epoch or more than one tick."""
         messages: list[bytes] = []
-        epoch = self._epochs.get(self._tenant)
-        if epoch is None or epoch.deadline <= self._now():
+        epoch = self._epoch
+        if epoch.deadline <= self._now():
             return messages
         # The uses come last: they are drawn only if there is something to seal.
         each = zip(plains, nonces, aads, epoch.uses)  # noqa: B905 - the shortest ends it
@@ -248,10 +244,15 @@ class TenantKeys(ProcessBound):
             for context in given
         ]
 
-    def _epoch(self, cost: int) -> Epoch:
-        """Return an epoch with `cost` ticks drawn from it, a new one if the last is used up."""
-        entry = self._entry_to_seal()
-        return self._cache.epoch(entry, self._primary(entry), cost, wait=self._waits)
+    def _sealer(self, cost: int) -> Sealer:
+        """Return what seals, with `cost` ticks drawn, of a new epoch if the last is used up."""
+        epoch = self._epoch
+        sealer = epoch.draw(cost) if epoch.deadline > self._now() else None
+        if sealer is None:
+            entry = self._entry_to_seal()
+            sealer = self._cache.sealer(entry, self._primary(entry), cost, wait=self._waits)
+            self._epoch = self._cache.epochs.get(self._tenant, NO_EPOCH)
+        return sealer
 
     def _entry_to_seal(self) -> Entry:
         entry = self._entry()

@@ -383,7 +383,8 @@ def test_tenant_that_is_forgotten_in_the_midst_of_a_call_does_not_hold_the_loop_
         for moment in range(1, 8):
             for use in uses:
                 await use()
-                cache.epochs.clear()
+                for epoch in cache.epochs.values():
+                    epoch.end()
                 for entry in cache.entries.values():
                     for prefix in list(entry.openers):
                         entry.forget_opener(prefix)

@@ -12,7 +12,7 @@ import pytest
 
 from sentra_kms.keys import message as messages_module
 from sentra_kms.keys.held import Entry
-from sentra_kms.keys.message import EPOCH_TICKS, OVERHEAD, Epoch
+from sentra_kms.keys.message import EPOCH_TICKS, OVERHEAD, Sealer
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import in_threads, salt_of
 
@@ -56,17 +56,17 @@ def test_new_epoch_is_not_used_up_before_its_maker_drew_from_it(
     """Others write under an epoch as soon as it is there: its maker's message counts already."""
     acme = memory_kms.keys.tenant("acme")
     cache = memory_kms.keys._cache
-    make: Any = cache.epoch
+    make: Any = cache.sealer
     others: list[bytes] = []
 
     def make_and_lose_the_processor(*arguments: Any, **options: Any) -> Any:
-        epoch = make(*arguments, **options)
+        sealer = make(*arguments, **options)
         if not others:
             others.append(b"")  # what follows makes epochs of its own
             others[:] = [acme.encrypt(bytes(theirs)) for _ in range(2 * BOUND)]
-        return epoch
+        return sealer
 
-    monkeypatch.setattr(cache, "epoch", make_and_lose_the_processor)
+    monkeypatch.setattr(cache, "sealer", make_and_lose_the_processor)
     plains = [bytes(own), b"x", bytes(own)] if many else [bytes(own)]
     mine = acme.encrypt_many(plains) if many else [acme.encrypt(plains[0])]
     assert len(others) == 2 * BOUND
@@ -124,13 +124,13 @@ def test_message_of_any_size_is_sealed_by_the_epoch_at_hand(
     large = bytes((cost - 1) * TICK + 1)
     first = acme.encrypt(b"x")
     cache = memory_kms.keys._cache
-    whole, asked = cache.epoch, list[int]()
+    whole, asked = cache.sealer, list[int]()
 
-    def noting(entry: Entry, number: int, cost: int, *, wait: bool = True) -> Epoch:
+    def noting(entry: Entry, number: int, cost: int, *, wait: bool = True) -> Sealer:
         asked.append(cost)
         return whole(entry, number, cost, wait=wait)
 
-    monkeypatch.setattr(cache, "epoch", noting)
+    monkeypatch.setattr(cache, "sealer", noting)
     assert salt_of(acme.encrypt(large)) == salt_of(first)
     assert not asked
     assert length_hint(cache.epochs["acme"].uses) == BOUND - 1 - cost

@@ -1,0 +1,192 @@
+"""Handles keep the epoch that they used last: it is the memory that says when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+
+import pytest
+
+from sentra_kms.errors import KMSError, MalformedInput
+from sentra_kms.keys import handles, memory
+from sentra_kms.keys.handles import Handles
+from sentra_kms.keys.message import Epoch, Sealer
+from sentra_kms.keys.tenant_keys import TenantKeys
+from sentra_kms.runtime import KMS
+from tests.keys.conftest import Site, salt_of, version_in
+
+LARGE = 3 * 2**14  # bytes: more than one tick
+
+
+def held_sealers() -> int:
+    """Return how many subkeys to seal with are in this process's memory."""
+    gc.collect()
+    return sum(type(each) is Sealer for each in gc.get_objects())
+
+
+def test_ended_epoch_gives_no_ticks_whatever_its_times_become(memory_kms: KMS) -> None:
+    """A thread that looked at it before may still write a later deadline into it."""
+    acme = memory_kms.keys.tenant("acme")
+    acme.encrypt(b"x")
+    epoch = memory_kms.keys._cache.epochs["acme"]
+    epoch.end()
+    epoch.deadline = epoch.expires = float("inf")
+    assert epoch.draw(1) is None
+    assert not list(epoch.uses)
+
+
+@pytest.mark.parametrize("size", [0, 5_000, LARGE, 8 * LARGE])
+def test_nothing_is_sealed_with_an_ended_epoch(memory_kms: KMS, size: int) -> None:
+    """Nor is its end an error: the next message begins a new one, of every size and in batches."""
+    acme = memory_kms.keys.tenant("acme")
+    salt = salt_of(acme.encrypt(b"x"))
+    for seal in (acme.encrypt, lambda plain: acme.encrypt_many([plain])[0]):
+        held: Epoch = memory_kms.keys._cache.epochs["acme"]
+        held.end()
+        held.deadline = held.expires = float("inf")
+        message = seal(bytes(size))
+        assert salt_of(message) != salt
+        assert acme.decrypt(message) == bytes(size)
+        salt = salt_of(message)
+
+
+def test_handles_of_one_tenant_share_an_epoch(memory_kms: KMS) -> None:
+    """One that has none yet, or whose own is used up, goes on with what others use."""
+    cache = memory_kms.keys._cache
+    one, other = TenantKeys(cache, "acme"), TenantKeys(cache, "acme")
+    salt = salt_of(one.encrypt(b"x"))
+    assert salt_of(other.encrypt(b"x")) == salt
+    assert salt_of(TenantKeys(cache, "acme").encrypt(bytes(LARGE))) == salt
+    assert salt_of(TenantKeys(cache, "acme").encrypt_many([b"x"])[0]) == salt
+    list(cache.epochs["acme"].uses)  # uses it up
+    newer = salt_of(other.encrypt(b"x"))
+    assert newer != salt
+    assert salt_of(one.encrypt(b"x")) == newer
+
+
+def _rotate(kms: KMS) -> None:
+    kms.keys.rotate("acme")
+
+
+def _disable(kms: KMS) -> None:
+    kms.keys.rotate("acme")
+    kms.keys.disable("acme", 1)
+
+
+def _shred(kms: KMS) -> None:
+    kms.keys.shred("acme", confirm="acme")
+
+
+def _forget(kms: KMS) -> None:
+    kms.keys._cache.clear()
+
+
+def _close(kms: KMS) -> None:
+    kms.close()
+
+
+@pytest.mark.parametrize("end", [_rotate, _disable, _shred, _forget, _close])
+def test_handle_keeps_no_key_of_an_epoch_that_has_ended(
+    memory_kms: KMS, end: Callable[[KMS], None]
+) -> None:
+    """What a handle keeps is empty then, and the handle seals nothing more with it."""
+    before = held_sealers()
+    acme = memory_kms.keys.tenant("acme")
+    salt = salt_of(acme.encrypt(b"x"))
+    assert held_sealers() == before + 1
+    end(memory_kms)
+    assert held_sealers() == before
+    try:
+        message = acme.encrypt(b"x")
+    except KMSError:
+        assert end in {_shred, _close}
+    else:
+        assert end not in {_shred, _close}
+        assert salt_of(message) != salt
+
+
+def test_handle_of_a_forgotten_tenant_keeps_no_key(key_site: Site) -> None:
+    """So what is held in memory is bounded by the tenants that are, and not by the handles."""
+    before = held_sealers()
+    kms = key_site.open(cache={"max_keys": 2})
+    made = []
+    for number in range(5):
+        tenant = f"tenant-{number}"
+        kms.keys.create(tenant)
+        made.append(kms.keys.tenant(tenant))
+        made[-1].encrypt(b"x")
+    assert held_sealers() <= before + 2
+    for handle in made:
+        assert handle.decrypt(handle.encrypt(b"x")) == b"x"
+
+
+def test_epoch_that_may_not_be_kept_serves_one_message(key_site: Site) -> None:
+    """Where keys are held for no time, each message is sealed under a salt of its own."""
+    kms = key_site.open(cache={"key_ttl": "0s"})
+    kms.keys.create("acme")
+    acme = kms.keys.tenant("acme")
+    salts = {salt_of(acme.encrypt(b"x")) for _ in range(4)}
+    assert len(salts) == 4
+    assert version_in(acme.encrypt(b"x")) == 1
+
+
+def test_one_of_two_epochs_made_at_once_ends(memory_kms: KMS) -> None:
+    """Two threads may each make one: else the first's handle would go on after a rotation."""
+    cache = memory_kms.keys._cache
+    one, other = TenantKeys(cache, "acme"), TenantKeys(cache, "acme")
+    salt = salt_of(one.encrypt(b"x"))
+    kept = cache.epochs.pop("acme")  # as if `other` had looked before it was kept
+    made = salt_of(other.encrypt(b"x"))
+    assert made != salt
+    held = cache.key(cache.entry("acme"), 1)
+    cache._memory.keep_epoch(cache.entry("acme"), held, kept)
+    assert {salt_of(each.encrypt(b"x")) for each in (one, other)} == {salt}
+    memory_kms.keys.rotate("acme")
+    assert {version_in(each.encrypt(b"x")) for each in (one, other)} == {2}
+
+
+def test_epoch_that_makes_room_for_another_tenant_s_ends(
+    memory_kms: KMS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory holds few epochs: whose is given up begins a new one, and notices a rotation."""
+    monkeypatch.setattr(memory, "MAX_EPOCHS", 1)
+    acme, other = memory_kms.keys.tenant("acme"), memory_kms.keys.tenant("other")
+    before = held_sealers()
+    salt = salt_of(acme.encrypt(b"x"))
+    other.encrypt(b"x")
+    assert held_sealers() == before + 1
+    memory_kms.keys.rotate("acme")
+    message = acme.encrypt(b"x")
+    assert salt_of(message) != salt
+    assert version_in(message) == 2
+
+
+def test_handles_are_kept_and_bounded(memory_kms: KMS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a tenant again gets the same handle, of however many tenants."""
+    monkeypatch.setattr(handles, "MAX_HANDLES", 3)
+    kept = Handles(lambda tenant: TenantKeys(memory_kms.keys._cache, tenant))
+    assert kept.of("acme") is kept.of("acme")
+    for number in range(10):
+        assert kept.of(f"tenant-{number}").tenant == f"tenant-{number}"
+        assert len(kept._kept) <= 3
+
+
+class Same(str):
+    """Equal to any other tenant's id."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__
+
+
+def test_what_only_looks_like_a_tenant_s_id_gets_no_handle(memory_kms: KMS) -> None:
+    """Also where the real one's handle is at hand."""
+    memory_kms.keys.tenant("acme")
+    with pytest.raises(MalformedInput):
+        memory_kms.keys.tenant(Same("acme"))
+    with pytest.raises(MalformedInput):
+        asyncio.run(memory_kms.keys.aio.encrypt(Same("acme"), b"x"))
