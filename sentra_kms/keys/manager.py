@@ -119,11 +119,11 @@ class KeyManager(Lifecycle):
 
     def encrypt(self, tenant: str, plaintext: Buffer, context: Context = None) -> bytes:
         """Encrypt for a tenant; see `TenantKeys.encrypt`."""
-        return self.tenant(tenant).encrypt(plaintext, context)
+        return self._handles.of(tenant).encrypt(plaintext, context)
 
     def decrypt(self, tenant: str, message: Buffer, context: Context = None) -> bytes:
         """Decrypt for a tenant; see `TenantKeys.decrypt`."""
-        return self.tenant(tenant).decrypt(message, context)
+        return self._handles.of(tenant).decrypt(message, context)
 
     def encrypt_many(
         self,
@@ -132,7 +132,7 @@ class KeyManager(Lifecycle):
         contexts: Sequence[Context] | None = None,
     ) -> list[bytes]:
         """Encrypt many for a tenant; see `TenantKeys.encrypt_many`."""
-        return self.tenant(tenant).encrypt_many(plaintexts, contexts)
+        return self._handles.of(tenant).encrypt_many(plaintexts, contexts)
 
     def decrypt_many(
         self,
@@ -141,7 +141,7 @@ class KeyManager(Lifecycle):
         contexts: Sequence[Context] | None = None,
     ) -> list[bytes]:
         """Decrypt many for a tenant; see `TenantKeys.decrypt_many`."""
-        return self.tenant(tenant).decrypt_many(messages, contexts)
+        return self._handles.of(tenant).decrypt_many(messages, contexts)
 
     def rotate(self, tenant: str, request_id: str | None = None) -> RingInfo:
         """Make a new key version, primary from now on; earlier ones go on decrypting.

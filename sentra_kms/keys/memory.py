@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sentra_kms.forks import RLock, tell_after_fork
 from sentra_kms.keys.eviction import Eviction
 from sentra_kms.keys.held import Entry, HeldKey
-from sentra_kms.keys.message import Epoch, Opener
+from sentra_kms.keys.message import NO_EPOCH, Epoch, Opener
 from sentra_kms.keys.ring import Ring
 
 MAX_OPENERS = 4096  # of all tenants together; some 3 KiB each
@@ -102,7 +102,9 @@ class Memory:
                 self._end_epoch(tenant)
                 if len(self.epochs) >= MAX_EPOCHS:
                     self._end_epoch(next(iter(self.epochs)))
-                self.epochs[tenant] = epoch
+                self.epochs.setdefault(tenant, epoch)  # one that a signal handler made stays
+                if not self._holds(entry, held):
+                    self._end_epoch(tenant)  # he changed the ring
                 self._end()
 
     def keep_opener(self, entry: Entry, held: HeldKey, prefix: bytes, opener: Opener) -> None:
@@ -257,10 +259,8 @@ class Memory:
 
     def _end_epoch(self, tenant: str) -> None:
         """Forget an epoch. It is ended first: handles have it, whether it is found here or not."""
-        epoch = self.epochs.get(tenant)
-        if epoch is not None:
-            epoch.end()
-            del self.epochs[tenant]
+        self.epochs.get(tenant, NO_EPOCH).end()
+        self.epochs.pop(tenant, NO_EPOCH).end()  # that one, or what a signal handler put there
 
     def _end_epochs(self) -> None:
         for tenant in list(self.epochs):

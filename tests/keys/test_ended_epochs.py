@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from sentra_kms.errors import KMSError, MalformedInput
 from sentra_kms.keys import handles, memory
 from sentra_kms.keys.handles import Handles
+from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Epoch, Sealer
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.runtime import KMS
@@ -160,6 +162,107 @@ def test_epoch_that_makes_room_for_another_tenant_s_ends(
     message = acme.encrypt(b"x")
     assert salt_of(message) != salt
     assert version_in(message) == 2
+
+
+# --- a signal handler in the midst of it ------------------------------------------------------
+
+
+def _seal(kms: KMS) -> None:
+    kms.keys.encrypt("acme", b"x")
+
+
+def _use_up_and_seal(kms: KMS) -> None:
+    list(kms.keys._cache.epochs["acme"].uses)
+    _seal(kms)
+
+
+def _drop(kms: KMS) -> None:
+    cache = kms.keys._cache
+    cache.drop("acme", cache.entry("acme").ring_id)
+
+
+def once_after(
+    monkeypatch: pytest.MonkeyPatch, owner: type[object], name: str, act: Callable[[], object]
+) -> list[None]:
+    """Have something done when a method returns for the first time; return when it was done."""
+    real: Callable[..., object] = getattr(owner, name)
+    done: list[None] = []
+
+    def interrupted(*arguments: object) -> object:
+        found = real(*arguments)
+        if not done:
+            done.append(None)
+            act()
+        return found
+
+    monkeypatch.setattr(owner, name, interrupted)
+    return done
+
+
+Work = Callable[[KMS], None]
+WORKS: list[Work] = [_use_up_and_seal, _rotate, _shred, _forget, _close, _drop]
+MIDST = [(Memory, "_holds", _use_up_and_seal)]
+MIDST += [(Memory, "_end_epoch", work) for work in WORKS]
+MIDST += [(Epoch, "end", work) for work in WORKS]
+
+
+@pytest.mark.parametrize(("owner", "name", "work"), MIDST)
+def test_handler_that_seals_while_an_epoch_is_replaced_is_left_with_none_of_its_own(
+    memory_kms: KMS, monkeypatch: pytest.MonkeyPatch, owner: type[object], name: str, work: Work
+) -> None:
+    """Memory would not know of it, and the handler's handle seal on under the old version."""
+    cache = memory_kms.keys._cache
+    mine, other = memory_kms.keys.tenant("acme"), TenantKeys(cache, "acme")
+    mine.encrypt(b"x")
+
+    def handler() -> None:
+        with suppress(KMSError):  # it is closed, or shredded, already
+            other.encrypt(b"x")
+
+    done = once_after(monkeypatch, owner, name, handler)
+    work(memory_kms)
+    assert done
+    kept = cache.epochs.get("acme")
+    for handle in (mine, other):
+        assert handle._epoch is kept or not list(handle._epoch.uses)
+    if work not in {_shred, _close}:
+        memory_kms.keys.rotate("acme")
+        newest = memory_kms.keys.describe("acme").primary
+        assert {version_in(each.encrypt(b"x")) for each in (mine, other)} == {newest}
+
+
+@pytest.mark.parametrize("act", [_rotate, _forget, _close])
+@pytest.mark.parametrize(("owner", "name", "work"), MIDST)
+def test_handler_that_drops_an_epoch_while_it_is_replaced_does_no_harm(
+    memory_kms: KMS,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type[object],
+    name: str,
+    work: Work,
+    act: Work,
+) -> None:
+    """Neither of the two fails by it, and what begins afterwards is under the newest version."""
+    acme, before = memory_kms.keys.tenant("acme"), held_sealers()
+    acme.encrypt(b"x")
+
+    def handler() -> None:
+        with suppress(KMSError):
+            act(memory_kms)
+
+    done = once_after(monkeypatch, owner, name, handler)
+    with suppress(KMSError):
+        work(memory_kms)
+    assert done
+    try:
+        message = acme.encrypt(b"x")
+    except KMSError:
+        assert {act, work} & {_close, _shred}
+        assert held_sealers() == before
+    else:
+        assert version_in(message) == memory_kms.keys.describe("acme").primary
+
+
+# --- handles ----------------------------------------------------------------------------------
 
 
 def test_handles_are_kept_and_bounded(memory_kms: KMS, monkeypatch: pytest.MonkeyPatch) -> None:
