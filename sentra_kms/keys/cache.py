@@ -38,7 +38,7 @@ _STORE = ""  # the place of rings that are in the main store
 class KeyCache:
     """Entries by tenant. `now` is a monotonic clock.
 
-    `entries` and `epochs` are for the managers' hot paths to look things up.
+    `entries` and `epochs` are for handles to look things up.
     """
 
     def __init__(

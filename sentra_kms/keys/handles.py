@@ -29,7 +29,3 @@ class Handles(Generic[_T]):
                 self._kept.clear()
             self._kept[tenant] = found
         return found
-
-    def clear(self) -> None:
-        """Forget all of them; who has one may go on with it."""
-        self._kept.clear()

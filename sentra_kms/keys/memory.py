@@ -1,7 +1,7 @@
 """What is held of all tenants, bounded in number: entries, writers' epochs, readers' openers.
 
 The hot path looks things up here without a lock. Whatever changes is changed under one, and an
-entry, an epoch or an opener is never changed in what it means, only replaced.
+entry, an epoch or an opener is never changed in what it means, only replaced; an epoch also ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_RINGS = 256  # whole rings, for the unwraps that follow a load
 
 
 class Memory:
-    """`entries` and `epochs` are read by the managers' hot paths and written here only.
+    """`entries` and `epochs` are read by handles, without a lock, and written here only.
 
     An epoch that is forgotten is ended, since its tenant's handles keep it.
 

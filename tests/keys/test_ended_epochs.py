@@ -53,6 +53,28 @@ def test_nothing_is_sealed_with_an_ended_epoch(memory_kms: KMS, size: int) -> No
         salt = salt_of(message)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("size", [0, 5_000, LARGE])
+@pytest.mark.parametrize("many", [False, True])
+def test_handle_looks_at_its_ring_in_time_whatever_it_seals(
+    key_site: Site,
+    size: int,
+    kind: type[bytes | bytearray],
+    many: bool,  # noqa: FBT001 - a case
+) -> None:
+    """A rotation made elsewhere is in force then, and not before: until then nothing is read."""
+    one, two = key_site.open(), key_site.open()
+    one.keys.create("acme")
+    acme = two.keys.tenant("acme")
+    acme.encrypt(b"x")
+    one.keys.rotate("acme")
+    for seconds, version in ((30, 1), (30, 2)):
+        key_site.clock.advance(seconds)
+        plain = kind(size)
+        message = acme.encrypt_many([plain])[0] if many else acme.encrypt(plain)
+        assert version_in(message) == version
+
+
 def test_handles_of_one_tenant_share_an_epoch(memory_kms: KMS) -> None:
     """One that has none yet, or whose own is used up, goes on with what others use."""
     cache = memory_kms.keys._cache
@@ -84,11 +106,15 @@ def _forget(kms: KMS) -> None:
     kms.keys._cache.clear()
 
 
+def _forget_key(kms: KMS) -> None:
+    kms.keys._cache._memory.forget("acme", 1)  # what a KEK's refusal does
+
+
 def _close(kms: KMS) -> None:
     kms.close()
 
 
-@pytest.mark.parametrize("end", [_rotate, _disable, _shred, _forget, _close])
+@pytest.mark.parametrize("end", [_rotate, _disable, _shred, _forget, _forget_key, _close])
 def test_handle_keeps_no_key_of_an_epoch_that_has_ended(
     memory_kms: KMS, end: Callable[[KMS], None]
 ) -> None:
@@ -201,9 +227,11 @@ def once_after(
 
 Work = Callable[[KMS], None]
 WORKS: list[Work] = [_use_up_and_seal, _rotate, _shred, _forget, _close, _drop]
-MIDST = [(Memory, "_holds", _use_up_and_seal)]
-MIDST += [(Memory, "_end_epoch", work) for work in WORKS]
-MIDST += [(Epoch, "end", work) for work in WORKS]
+MIDST: list[tuple[type[object], str, Work]] = [
+    (Memory, "_holds", _use_up_and_seal),
+    *((Memory, "_end_epoch", work) for work in WORKS),
+    *((Epoch, "end", work) for work in WORKS),
+]
 
 
 @pytest.mark.parametrize(("owner", "name", "work"), MIDST)
@@ -260,6 +288,28 @@ def test_handler_that_drops_an_epoch_while_it_is_replaced_does_no_harm(
         assert held_sealers() == before
     else:
         assert version_in(message) == memory_kms.keys.describe("acme").primary
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_epoch_that_an_error_keeps_from_its_end_is_not_forgotten(
+    memory_kms: KMS, monkeypatch: pytest.MonkeyPatch, work: Work
+) -> None:
+    """What a handler raises there ends the work, and leaves the epoch where it is found again."""
+    cache = memory_kms.keys._cache
+    acme, before = memory_kms.keys.tenant("acme"), held_sealers()
+    acme.encrypt(b"x")
+    held, end = cache.epochs["acme"], Epoch.end
+
+    def interrupted(epoch: Epoch) -> None:
+        monkeypatch.setattr(Epoch, "end", end)
+        raise TimeoutError
+
+    monkeypatch.setattr(Epoch, "end", interrupted)
+    with pytest.raises(TimeoutError):
+        work(memory_kms)
+    assert cache.epochs.get("acme") is held
+    memory_kms.keys._cache.clear()
+    assert held_sealers() == before
 
 
 # --- handles ----------------------------------------------------------------------------------

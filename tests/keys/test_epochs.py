@@ -11,6 +11,7 @@ import pytest
 from sentra_kms.errors import DecryptionFailed, MalformedInput, TenantNotFound
 from sentra_kms.keys import message as message_format
 from sentra_kms.keys.message import EPOCH_TICKS, TICK_BYTES, ticks
+from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.runtime import KMS
 from tests.keys.conftest import (
     WAIT,
@@ -106,6 +107,53 @@ def test_salt_lives_no_longer_than_its_key_is_cached(
     manual_clock.advance(60)
     assert salt_of(acme.encrypt(b"x")) == first
     manual_clock.advance(180)  # 300 s in all, the key's TTL
+    assert salt_of(acme.encrypt(b"x")) != first
+
+
+def test_salt_does_not_live_on_with_a_key_that_is_fetched_anew(key_site: Site) -> None:
+    """Nor where another handle takes it up in between: its own end is that of its first key."""
+    kms = key_site.open(cache={"key_ttl": "300s", "ring_ttl": "1000s"})
+    kms.keys.create("acme")
+    acme = kms.keys.tenant("acme")
+    first = salt_of(acme.encrypt(b"x"))
+    key_site.clock.advance(250)
+    assert salt_of(acme.encrypt(b"x")) == first  # this has the key fetched in the background
+    assert key_site.later.run() == 1
+    assert salt_of(TenantKeys(kms.keys._cache, "acme").encrypt(b"x")) == first
+    key_site.clock.advance(50)
+    assert salt_of(acme.encrypt(b"x")) != first
+
+
+@pytest.mark.parametrize("then", ["nothing", "the ring is read anew", "another handle seals"])
+def test_salt_begun_late_lets_its_key_live_no_longer(key_site: Site, then: str) -> None:
+    """The key is asked for again when it is due, though its salt and its ring could go on."""
+    kms = key_site.open(cache={"key_ttl": "300s", "ring_ttl": "1000s"})
+    kms.keys.create("acme")
+    acme, cache = kms.keys.tenant("acme"), kms.keys._cache
+    key_site.clock.advance(200)
+    salt = salt_of(acme.encrypt(b"x"))
+    if then == "the ring is read anew":
+        before = cache.entry("acme")
+        assert cache.reload(before) is not before
+    elif then == "another handle seals":
+        assert salt_of(TenantKeys(cache, "acme").encrypt(b"x")) == salt
+    unwraps = Spy(kms, "local", "unwrap_key")
+    key_site.clock.advance(100)
+    acme.encrypt(b"x")
+    assert unwraps.count == 1
+
+
+def test_salt_lives_no_longer_than_a_reload_allows(key_site: Site) -> None:
+    """A shorter time for keys is a shorter one for what is in use already."""
+    kms = key_site.open(cache={"key_ttl": "300s", "ring_ttl": "1000s"})
+    kms.keys.create("acme")
+    acme = kms.keys.tenant("acme")
+    first = salt_of(acme.encrypt(b"x"))
+    kms.reload(key_site.config(cache={"key_ttl": "60s", "ring_ttl": "1000s"}))
+    key_site.clock.advance(50)
+    acme.encrypt(b"x")  # this has the key fetched in the background
+    assert key_site.later.run()
+    key_site.clock.advance(10)
     assert salt_of(acme.encrypt(b"x")) != first
 
 
