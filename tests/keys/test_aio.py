@@ -399,6 +399,25 @@ def test_tenant_that_is_forgotten_in_the_midst_of_a_call_does_not_hold_the_loop_
     assert threading.main_thread() not in where
 
 
+@pytest.mark.parametrize("use", ["encrypt", "decrypt"])
+def test_key_of_a_ring_that_is_at_hand_is_not_unwrapped_in_the_loop(kms: KMS, use: str) -> None:
+    """A KEK that refused a moment ago, say, or a tenant with more keys than there is room for."""
+    message = kms.keys.encrypt("acme", b"x")
+    where: list[threading.Thread] = []
+    spy = Spy(kms, "memory", "unwrap_key")
+    spy.before = lambda: where.append(threading.current_thread())
+
+    async def work() -> None:
+        aio = kms.keys.aio
+        await aio.encrypt("acme", b"warm")
+        kms.keys._cache._memory.forget("acme", 1)
+        await (aio.encrypt("acme", b"x") if use == "encrypt" else aio.decrypt("acme", message))
+
+    run(work())
+    assert len(where) == 1
+    assert where[0] is not threading.main_thread()
+
+
 def test_large_messages_are_not_made_in_the_loop(kms: KMS) -> None:
     """16 MiB, eight at once, while the loop goes on turning."""
     plain = os.urandom(16 * 1024 * 1024)
