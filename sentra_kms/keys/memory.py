@@ -78,6 +78,8 @@ class Memory:
             self._carry_epoch(before, entry)
             self._keep_ring(ring)
             self._trim(tenant)
+            if self.entries.get(tenant) is entry and entry.sequence < self._seen(tenant):
+                self._give_up(entry)  # a signal handler saved a newer ring meanwhile
             self._end()
         return entry
 

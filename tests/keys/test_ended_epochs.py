@@ -16,7 +16,7 @@ from sentra_kms.keys.memory import Memory
 from sentra_kms.keys.message import Epoch, Sealer
 from sentra_kms.keys.tenant_keys import TenantKeys
 from sentra_kms.runtime import KMS
-from tests.keys.conftest import Site, salt_of, version_in
+from tests.keys.conftest import ManualClock, Site, salt_of, version_in
 
 LARGE = 3 * 2**14  # bytes: more than one tick
 
@@ -310,6 +310,39 @@ def test_epoch_that_an_error_keeps_from_its_end_is_not_forgotten(
     assert cache.epochs.get("acme") is held
     memory_kms.keys._cache.clear()
     assert held_sealers() == before
+
+
+@pytest.mark.parametrize("moment", ["_carry", "_carry_epoch", "_keep_ring", "_trim", "_end"])
+@pytest.mark.parametrize("after", [False, True])
+def test_handler_that_rotates_while_a_ring_is_put_in_place_is_not_overwritten(
+    memory_kms: KMS,
+    manual_clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    after: bool,  # noqa: FBT001 - a case
+) -> None:
+    """What its thread had read by then is older; the next message has the new version."""
+    acme = memory_kms.keys.tenant("acme")
+    acme.encrypt(b"x")
+    held = memory_kms.keys._cache._memory
+    real: Callable[..., None] = getattr(held, moment)
+    done: list[int] = []
+
+    def interrupted(*arguments: object) -> None:
+        if after:
+            real(*arguments)
+        if not done:
+            done.append(0)
+            done.append(memory_kms.keys.rotate("acme").primary or 0)
+        if not after:
+            real(*arguments)
+
+    manual_clock.advance(3600)
+    monkeypatch.setattr(held, moment, interrupted)
+    acme.encrypt(b"x")
+    assert done == [0, 2]
+    assert version_in(acme.encrypt(b"x")) == 2
+    assert held._held == sum(len(entry.all_held()) for entry in held.entries.values())
 
 
 # --- handles ----------------------------------------------------------------------------------
