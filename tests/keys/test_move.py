@@ -1032,3 +1032,37 @@ def test_conflict_that_never_ends_is_told(two: Two, monkeypatch: pytest.MonkeyPa
     Spy(kms, "old", "save_ring").failure = Conflict("again")
     with pytest.raises(Conflict):
         kms.keys.move("acme")
+
+
+# --- restored while there are two -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_ring_that_is_refused_in_the_old_store_is_restored_by_force_alone(
+    two: Two, tmp_path: Path, *, marked: bool
+) -> None:
+    """It may be newer than the backup, and be mended: nothing is put in front of it unasked."""
+    path = tmp_path / "rings.backup"
+    two.open().keys.backup(path)
+    two.open().keys.rotate("acme")
+    message = two.open().keys.encrypt("acme", b"x")
+    if marked:
+        mover = two.open()
+        Spy(mover, "new", "save_ring").failure = DOWN
+        with pytest.raises(ServiceUnavailable):
+            mover.keys.move("acme")
+    sound = two.path("old").read_bytes()
+    two.path("old").write_bytes(sound[:-1] + b"?")
+    (left,) = two.open().keys.restore(path).tenants
+    assert (left.action, left.losses.unknown, two.has("new")) == ("refuse", True, False)
+    assert left.error is not None
+    assert "its MAC is wrong" in left.error.message
+    two.path("old").write_bytes(sound)
+    assert two.open().keys.decrypt("acme", message) == b"x"
+    two.path("old").write_bytes(sound[:-1] + b"?")
+    if two.has("new"):
+        two.path("new").unlink()
+    (done,) = two.open().keys.restore(path, force=True).tenants
+    assert (done.action, done.error) == ("force", None)
+    assert len(two.open().keys.describe("acme").versions) == 2
+    assert two.open().keys.restore(path).failed == ()
