@@ -119,7 +119,7 @@ class Rings:
         return Made(version, key)
 
     def _change_once(self, tenant: str, change: Change) -> Ring:
-        loaded = self.store.load(tenant)
+        loaded = self.store.settled(self.store.load(tenant))  # or this save would put it to use
         changed = change(loaded)
         if changed is None:
             return loaded.ring

@@ -21,6 +21,7 @@ import pytest
 from sentra_kms.backends.ring_files import file_name
 from sentra_kms.config import read_settings
 from sentra_kms.errors import (
+    AccessDenied,
     AlreadyExists,
     ConfigurationError,
     Conflict,
@@ -35,6 +36,7 @@ from sentra_kms.runtime import KMS
 from tests.keys.conftest import ROOT, WAIT, Crew, Later, Site, Spy, in_threads, until
 
 DOWN = ServiceUnavailable("down for maintenance")
+ORDERS = (("new", "old"), ("old", "new"))
 
 
 class Two:
@@ -1032,6 +1034,103 @@ def test_conflict_that_never_ends_is_told(two: Two, monkeypatch: pytest.MonkeyPa
     Spy(kms, "old", "save_ring").failure = Conflict("again")
     with pytest.raises(Conflict):
         kms.keys.move("acme")
+
+
+def cut_short(kms: KMS, tenant: str = "acme") -> None:
+    """Leave a ring in the new store whose creation was stopped before it was put to use."""
+    store = kms._wiring.plan.store  # type: ignore[union-attr]
+    kms.keys.create("model")
+    fields = {"tenant": tenant, "sequence": 1, "primary": None}
+    store.save_over(msgspec.structs.replace(store.load("model").ring, **fields), None)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_move_that_cannot_make_way_says_so(two: Two, *, marked: bool) -> None:
+    """As where nothing may be deleted: another ring is never told to be the one that moved."""
+    message = two.before().keys.encrypt("acme", b"x")
+    mover = two.open()
+    if marked:
+        Spy(mover, "new", "save_ring").failure = DOWN
+        with pytest.raises(ServiceUnavailable):
+            mover.keys.move("acme")
+    mover = two.open()
+    cut_short(mover)
+    deletes = Spy(mover, "new", "delete_ring")
+    deletes.failure = AccessDenied("nothing may be deleted here")
+    with pytest.raises(AccessDenied):
+        mover.keys.move("acme")
+    if marked:
+        with pytest.raises(AccessDenied):
+            mover.keys.rotate("acme")
+    else:
+        assert two.payload("old")["moved_to"] is None
+        assert mover.keys.rotate("acme").primary == 3
+    assert two.payload("new")["primary"] is None
+    deletes.failure = None
+    mover.keys.move("acme")
+    assert two.open("new", None).keys.decrypt("acme", message) == b"x"
+
+
+def test_ring_that_comes_into_the_way_of_a_move_is_not_taken_for_it(two: Two) -> None:
+    """Whatever is created there while the mark is set: the move is made again over it."""
+    message = two.before().keys.encrypt("acme", b"x")
+    mover, other = two.open(), two.open()
+    other.keys.create("model")
+    marks = Spy(mover, "old", "save_ring")
+    marks.before = lambda: cut_short(two.open())
+    other.close()
+    two.path("new", "model").unlink()
+    assert mover.keys.move("acme").primary == 2
+    assert two.open("new", None).keys.decrypt("acme", message) == b"x"
+
+
+def test_move_of_a_ring_that_another_has_moved(two: Two) -> None:
+    """It is found there, and nothing is marked twice."""
+    mover, other = two.open(), two.open()
+    reads = Spy(mover, "old", "load_ring")
+
+    def overtake() -> None:
+        reads.before = None
+        other.keys.rotate("acme")
+
+    reads.before = overtake
+    looks = Spy(mover, "new", "load_ring")
+
+    def move() -> None:
+        if looks.count == 2:
+            other.keys.move("acme")
+
+    looks.before = move
+    assert mover.keys.move("acme").primary == 3
+    assert two.payload("old")["moved_to"] == "new"
+
+
+def test_rotation_does_not_put_a_ring_to_use_that_is_being_taken_back(two: Two) -> None:
+    """A tenant that two create at once has one ring, also if a third changes it meanwhile."""
+    maker, other, third = two.open("old", "new"), two.open(), two.open()
+    go_on, changed = threading.Event(), threading.Event()
+    Spy(maker, "old", "save_ring").before = lambda: go_on.wait(WAIT)
+    looks = Spy(maker, "new", "load_ring")
+    looks.before = lambda: two.has("old", "beta") and changed.wait(WAIT)
+    reads = Spy(third, "old", "load_ring")
+
+    def overtake() -> None:
+        reads.before = None
+        other.keys.create("beta")
+        go_on.set()
+        until(lambda: two.has("old", "beta"))
+
+    reads.before = overtake
+    crew = Crew(lambda _: maker.keys.create("beta"), 1)
+    until(lambda: looks.count == 1)
+    try:
+        third.keys.rotate("beta")
+    finally:
+        changed.set()
+    crew.join()
+    messages = [two.open(*order).keys.encrypt("beta", b"x") for order in ORDERS]
+    for order in ORDERS:
+        assert two.open(*order).keys.decrypt_many("beta", messages) == [b"x", b"x"]
 
 
 # --- restored while there are two -----------------------------------------------------------------
