@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -21,7 +20,7 @@ from sentra_kms.cli.output import (
     write_line,
     write_row,
 )
-from sentra_kms.cli.receipt_file import receipt_kept
+from sentra_kms.cli.receipt_file import document, receipt_kept
 from sentra_kms.cli.session import Session, config_options
 from sentra_kms.cli.show import table_of
 from sentra_kms.keys.destruction import Destroyed
@@ -123,19 +122,13 @@ def _end(
         what = _WARNINGS[operation].format(name=name, count=versions)
         typed = confirmed(session, name, confirm, what)
         end = kms.keys.shred if operation == "shred" else kms.keys.revoke
-        ended = end(name, typed)
-        keep(ended.receipt)
-    if session.json:
-        write_json(
-            {
-                **msgspec.to_builtins(ended.destroyed),
-                "receipt": b64encode(ended.receipt).decode("ascii"),
-                "path": receipt,
-            }
-        )
-    elif receipt is not None:
-        _show(ended.destroyed)
-    else:  # standard output has the receipt
+        ended = keep(lambda: end(name, typed))
+    if receipt is not None:
+        if session.json:
+            write_json(document(ended, receipt))
+        else:
+            _show(ended.destroyed)
+    elif not session.json:  # standard output has the receipt
         for line in _told(ended.destroyed):
             click.echo(line, err=True)
 

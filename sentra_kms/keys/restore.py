@@ -20,7 +20,7 @@ from sentra_kms.errors import (
     afresh,
 )
 from sentra_kms.keys.backup_file import Record, read_records
-from sentra_kms.keys.private_file import whole_file
+from sentra_kms.keys.private_file import absolute, whole_file
 from sentra_kms.keys.restore_report import (
     Action,
     Losses,
@@ -56,7 +56,7 @@ def restore(
 ) -> RestoreReport:
     """Restore rings; see `KeyManager.restore`. `saved` is told of each ring that was saved."""
     named = None if tenants is None else {check_tenant(tenant) for tenant in tenants}
-    target = os.path.abspath(os.fsdecode(path))
+    target = absolute(path)
     with whole_file(target) as stream:
         steps, plan = _plan(store, stream, target, named, force=force)
         if dry_run:
