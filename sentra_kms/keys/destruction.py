@@ -12,10 +12,17 @@ from contextlib import suppress
 
 import msgspec
 
-from sentra_kms.errors import KMSError, MalformedInput, UnsupportedOperation, afresh
+from sentra_kms.errors import (
+    KMSError,
+    MalformedInput,
+    PluginError,
+    ServiceUnavailable,
+    UnsupportedOperation,
+    afresh,
+)
 from sentra_kms.events import current_actor
 from sentra_kms.keys import states
-from sentra_kms.keys.changes import Rings
+from sentra_kms.keys.changes import Change, Rings
 from sentra_kms.keys.receipt import Operation, Remains, make_receipt
 from sentra_kms.keys.ring import Ring, Version, format_time
 from sentra_kms.keys.store import Loaded
@@ -104,7 +111,7 @@ class Destruction:
                 )
             return states.shredded(loaded.ring)
 
-        ring = self._rings.change(tenant, change)
+        ring = self._change(tenant, change)
         self._replace(ring)
         acting = current_actor()
         remains = self._remains(before[0].ring, ring)
@@ -133,7 +140,7 @@ class Destruction:
             due[:] = [(loaded.ring, versions)]
             return states.destroyed(loaded.ring, versions)
 
-        ring = self._rings.change(tenant, change)
+        ring = self._change(tenant, change)
         for before, versions in due:
             numbers = tuple(each.version for each in versions if _is_destroyed(ring, each.version))
             if numbers:  # else somebody took it back in time
@@ -142,6 +149,18 @@ class Destruction:
         if any(version.state == "destroyed" for version in ring.versions):
             self._rings.store.purge(ring)  # what a run that was stopped did not come to
         return None
+
+    def _change(self, tenant: str, change: Change) -> Ring:
+        """Change a ring, also where no more than the answer is lost: what is gone is told."""
+        try:
+            return self._rings.change(tenant, change)
+        except (PluginError, ServiceUnavailable) as error:
+            failure = afresh(error)
+        with suppress(KMSError):
+            loaded = self._rings.store.load(tenant)
+            if change(loaded) is None:
+                return loaded.ring
+        raise failure
 
     def _remains(self, before: Ring, after: Ring) -> tuple[Remains, ...]:
         """Erase what else holds the wraps that are gone, and tell what is left."""
