@@ -186,14 +186,10 @@ class Destruction:
             Remains(_told(each.where) or "a place without a name", each.until)
             for each in self._rings.store.purge(after)
         )
-        if keks:
-            found.append(
-                Remains(
-                    "backups of the ring made before, as long as these can unwrap: "
-                    + ", ".join(sorted(keks)),
-                    None,
-                )
-            )
+        # The ring does not say what wrapped it before a rewrap, nor do its destroyed versions.
+        backups = "backups of the ring made before, as long as a KEK that wrapped it then can unwrap"
+        last = f"; in the end that was {', '.join(sorted(keks))}" if keks else ""
+        found.append(Remains(backups + last, None))
         return tuple(found)
 
 

@@ -54,6 +54,19 @@ def test_receipt_is_handed_out_whatever_the_actor_is_called(
     assert (receipt.actor, receipt.request) == told
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_backups_are_told_with_every_kek_that_may_open_them(kms: KMS, *, again: bool) -> None:
+    """The last KEKs are named, and that older backups may be under others; also the second time."""
+    shredded = kms.keys.shred("acme", confirm="acme")
+    if again:
+        shredded = kms.keys.shred("acme", confirm="acme")
+    *_, backups = shredded.destroyed.remains
+    assert backups.where.startswith("backups of the ring made before, as long as a KEK that wrapped")
+    assert ("memory:k (key id " in backups.where) is not again
+    assert backups.until is None
+    assert said(kms, shredded.receipt).remains == shredded.destroyed.remains
+
+
 def lose_one_answer(kms: KMS) -> Spy:
     """Save the next ring, and answer as if somebody else had been faster."""
     saves = Spy(kms, "memory", "save_ring")
