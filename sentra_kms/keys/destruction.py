@@ -29,6 +29,7 @@ from sentra_kms.keys.store import Loaded
 from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
 
+_MAX_PLACES = 64  # that the stores tell of, so that a receipt stays within its bound
 _MAX_TOLD = 1024  # characters of an actor's name, a request id or a store's text, in a receipt
 
 
@@ -182,12 +183,17 @@ class Destruction:
                 until,
             )
         ]
+        places = self._rings.store.purge(after)
         found += (
             Remains(_told(each.where) or "a place without a name", each.until)
-            for each in self._rings.store.purge(after)
+            for each in places[:_MAX_PLACES]
         )
+        if len(places) > _MAX_PLACES:
+            found.append(Remains(f"{len(places) - _MAX_PLACES} places more of the stores", None))
         # The ring does not say what wrapped it before a rewrap, nor do its destroyed versions.
-        backups = "backups of the ring made before, as long as a KEK that wrapped it then can unwrap"
+        backups = (
+            "backups of the ring made before, as long as a KEK that wrapped it then can unwrap"
+        )
         last = f"; in the end that was {', '.join(sorted(keks))}" if keks else ""
         found.append(Remains(backups + last, None))
         return tuple(found)

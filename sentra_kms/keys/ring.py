@@ -24,6 +24,7 @@ from sentra_kms.reference import is_backend_name
 FORMAT = 1
 MAX_WRAPS = 16  # a version
 CHECK_SIZE = 32
+_TIME_SIZE = len("YYYY-MM-DDTHH:MM:SSZ")
 
 State = Literal["enabled", "disabled", "scheduled", "destroyed"]
 Origin = Literal["generated", "imported"]
@@ -312,4 +313,6 @@ def parse_time(text: str) -> datetime | None:
         found = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.isoformat() == text.removesuffix("Z") + "+00:00" else None
+    if len(text) != _TIME_SIZE or found.isoformat() != text.removesuffix("Z") + "+00:00":
+        return None
+    return found

@@ -31,6 +31,7 @@ from sentra_kms.keys.ring import (
     is_unsettled,
     moved,
     moved_here,
+    parse_time,
     unsettled,
 )
 from sentra_kms.keys.seen import Seen
@@ -382,4 +383,9 @@ def _refuse_moved(ring: Ring) -> None:
 
 
 def _text(until: datetime | None) -> str | None:
-    return None if until is None else format_time(until.timestamp())
+    """Return a time as a receipt has it; one that it cannot have is as good as none."""
+    if until is not None:
+        with suppress(OverflowError, ValueError):  # beyond the calendar, in its time zone
+            text = format_time(until.timestamp())
+            return text if parse_time(text) else None
+    return None
