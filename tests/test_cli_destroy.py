@@ -440,9 +440,12 @@ def test_revoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_asking_at_a_terminal(tmp_path: Path) -> None:
     """It says what is lost; the name goes on, and anything else changes nothing."""
-    for typed in (b"\n", b"ACME\n", b"y\n", b"\x04"):
+    for typed in (b"\n", b"ACME\n", b"y\n", b"\x04", b"acm\xe9\n"):
         code, shown = on_terminal(
-            "tenant", "shred", "acme", "--receipt", "acme.receipt", typed=typed, NO_COLOR="1"
+            *("tenant", "shred", "acme", "--receipt", "acme.receipt"),
+            typed=typed,
+            NO_COLOR="1",
+            PYTHONIOENCODING="utf-8:strict",  # as it is where a language is set
         )
         assert code == 2
         assert "destroys all 2 key versions of acme" in shown

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import click
 
+from sentra_kms.cli.confirm import typed
 from sentra_kms.cli.failure import SomeFailed, error_info
 from sentra_kms.cli.files import read_input
 from sentra_kms.cli.output import (
@@ -146,8 +146,7 @@ def _ask(*, json: bool) -> Callable[[RestoreReport], None]:
             click.echo(printable(what), err=True)
         if json or not from_terminal():
             raise click.UsageError("Nobody can be asked here: say --yes if this is meant.")
-        click.echo("Type `restore` to go on: ", nl=False, err=True)
-        if sys.stdin.readline().strip() != "restore":
+        if typed("Type `restore` to go on: ") != "restore":
             raise click.Abort
 
     return ask
