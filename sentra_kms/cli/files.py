@@ -106,7 +106,7 @@ def _bounded(file: BinaryIO, name: str, limit: int) -> bytes:
 
 def _too_large(name: str, limit: int) -> NoReturn:
     raise MalformedInput(
-        f"{name} has more than {limit} bytes, the most that one message takes: split it",
+        f"{name} has more than {limit} bytes, and no more are taken here: split it, if it is data",
         subject=name,
     )
 

@@ -120,15 +120,16 @@ class Lifecycle(ProcessBound):
         """Have a key version destroyed by the first `destroy_due` when `after` has passed.
 
         Until then it opens nothing and `cancel_destroy` brings it back, disabled. A version that
-        is scheduled already keeps its time. `after` is from nothing to ten years. Raises as
-        `disable` does, and `MalformedInput`.
+        is scheduled already keeps its time. `after` is from nothing to ten years, from now on, or
+        from when the newest version was made if the clock is behind that. Raises as `disable`
+        does, and `MalformedInput`.
         """
         from sentra_kms.keys import states
 
         if type(after) is not timedelta or not timedelta(0) <= after <= _MAX_GRACE:
             raise MalformedInput("after is a timedelta from 0 to 3650 days, the time of grace")
-        when = self._clock() + after.total_seconds()
-        return self._to_state(tenant, lambda ring: states.scheduled(ring, version, when))
+        now, grace = self._clock(), after.total_seconds()
+        return self._to_state(tenant, lambda ring: states.scheduled(ring, version, now, grace))
 
     def cancel_destroy(self, tenant: str, version: int) -> RingInfo:
         """Take a scheduled version back; it is disabled then. Raises as `disable` does."""

@@ -81,7 +81,7 @@ def _translated(path: str) -> Generator[None]:
         cause = VendorError(type(error).__name__, code=errno.errorcode.get(error.errno or 0))
     else:
         return
-    raise failure from cause
+    raise failure from (None if isinstance(failure, AlreadyExists) else cause)
 
 
 def _own(error: OSError, path: str) -> KMSError:
