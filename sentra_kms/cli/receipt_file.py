@@ -79,7 +79,11 @@ def _reserved(path: str) -> Generator[Callable[[bytes], None]]:
     with put_off(0), ExitStack() as stack:
         folder, name = _free_place(path, stack)
         temporary, filled = temporary_name(name), False
-        stack.callback(lambda: filled or _removed(temporary, folder))
+
+        def clear() -> None:
+            if not filled:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
 
         def keep(receipt: bytes) -> None:
             nonlocal filled
@@ -90,6 +94,7 @@ def _reserved(path: str) -> Generator[Callable[[bytes], None]]:
                 name_anew(temporary, name, folder)
                 os.fsync(folder)
 
+        stack.callback(clear)
         with named(path):
             os.close(os.open(temporary, NEW, PRIVATE, dir_fd=folder))
         yield keep
@@ -101,8 +106,3 @@ def _free_place(path: str, stack: ExitStack) -> tuple[int, str]:
         must_be_free(name, folder)
         return folder, name
     raise AlreadyExists(f"{path} exists: it was left as it is", subject=path)
-
-
-def _removed(name: str, folder: int) -> None:
-    with suppress(OSError):
-        os.unlink(name, dir_fd=folder)
