@@ -117,6 +117,22 @@ def two(key_site: Site) -> Iterator[Two]:
         each.close()
 
 
+def leave_mark(two: Two) -> None:
+    """Begin to move acme, and fail before the ring is created in the new store."""
+    mover = two.open()
+    Spy(mover, "new", "save_ring").failure = DOWN
+    with pytest.raises(ServiceUnavailable):
+        mover.keys.move("acme")
+
+
+def cut_short(kms: KMS, tenant: str = "acme") -> None:
+    """Leave a ring in the new store whose creation was stopped before it was put to use."""
+    store = kms._wiring.plan.store  # type: ignore[union-attr]
+    kms.keys.create("model", exist_ok=True)
+    fields = {"tenant": tenant, "sequence": 1, "primary": None}
+    store.save_over(msgspec.structs.replace(store.load("model").ring, **fields), None)
+
+
 # --- where a ring is ----------------------------------------------------------------------------
 
 
@@ -478,19 +494,11 @@ def test_create_that_was_cut_short(two: Two, order: tuple[str, str], *, other: b
 @pytest.mark.parametrize("marked", [False, True])
 def test_ring_is_moved_over_one_whose_creation_was_cut_short(two: Two, *, marked: bool) -> None:
     """Which is none, and in nobody's way."""
-    kms = two.open()
-    kms.keys.create("beta")
-    ring = kms._wiring.plan.store.load("beta").ring  # type: ignore[union-attr]
-    two.path("new", "beta").unlink()
     message = two.before().keys.encrypt("acme", b"x")
-    mover = two.open()
     if marked:
-        Spy(mover, "new", "save_ring").failure = DOWN
-        with pytest.raises(ServiceUnavailable):
-            mover.keys.move("acme")
-        mover = two.open()
-    cut_short = msgspec.structs.replace(ring, tenant="acme", sequence=1, primary=None)
-    mover._wiring.plan.store.save_over(cut_short, None)  # type: ignore[union-attr]
+        leave_mark(two)
+    mover = two.open()
+    cut_short(mover)
     assert mover.keys.decrypt("acme", message) == b"x"
     mover.keys.move("acme")
     assert two.open("new", None).keys.decrypt("acme", message) == b"x"
@@ -1037,23 +1045,12 @@ def test_conflict_that_never_ends_is_told(two: Two, monkeypatch: pytest.MonkeyPa
         kms.keys.move("acme")
 
 
-def cut_short(kms: KMS, tenant: str = "acme") -> None:
-    """Leave a ring in the new store whose creation was stopped before it was put to use."""
-    store = kms._wiring.plan.store  # type: ignore[union-attr]
-    kms.keys.create("model")
-    fields = {"tenant": tenant, "sequence": 1, "primary": None}
-    store.save_over(msgspec.structs.replace(store.load("model").ring, **fields), None)
-
-
 @pytest.mark.parametrize("marked", [False, True])
 def test_move_that_cannot_make_way_says_so(two: Two, *, marked: bool) -> None:
     """As where nothing may be deleted: another ring is never told to be the one that moved."""
     message = two.before().keys.encrypt("acme", b"x")
-    mover = two.open()
     if marked:
-        Spy(mover, "new", "save_ring").failure = DOWN
-        with pytest.raises(ServiceUnavailable):
-            mover.keys.move("acme")
+        leave_mark(two)
     mover = two.open()
     cut_short(mover)
     deletes = Spy(mover, "new", "delete_ring")
@@ -1075,12 +1072,8 @@ def test_move_that_cannot_make_way_says_so(two: Two, *, marked: bool) -> None:
 def test_ring_that_comes_into_the_way_of_a_move_is_not_taken_for_it(two: Two) -> None:
     """Whatever is created there while the mark is set: the move is made again over it."""
     message = two.before().keys.encrypt("acme", b"x")
-    mover, other = two.open(), two.open()
-    other.keys.create("model")
-    marks = Spy(mover, "old", "save_ring")
-    marks.before = lambda: cut_short(two.open())
-    other.close()
-    two.path("new", "model").unlink()
+    mover = two.open()
+    Spy(mover, "old", "save_ring").before = lambda: cut_short(two.open())
     assert mover.keys.move("acme").primary == 2
     assert two.open("new", None).keys.decrypt("acme", message) == b"x"
 
@@ -1147,10 +1140,7 @@ def test_ring_that_is_refused_in_the_old_store_is_restored_by_force_alone(
     two.open().keys.rotate("acme")
     message = two.open().keys.encrypt("acme", b"x")
     if marked:
-        mover = two.open()
-        Spy(mover, "new", "save_ring").failure = DOWN
-        with pytest.raises(ServiceUnavailable):
-            mover.keys.move("acme")
+        leave_mark(two)
     sound = two.path("old").read_bytes()
     two.path("old").write_bytes(sound[:-1] + b"?")
     (left,) = two.open().keys.restore(path).tenants
