@@ -366,7 +366,8 @@ from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.store import RingStore
 def interrupted(call):
     def instead(*given, **named):
-        os.kill(os.getpid(), signal.SIG{name})
+        if "{of}" in ("", *map(str, given)):
+            os.kill(os.getpid(), signal.SIG{name})
         return call(*given, **named)
     return instead
 for place, call in ((KeyManager, "shred"), (destroy, "confirmed"), (RingStore, "load")):
@@ -376,14 +377,15 @@ sys.exit(main())
 """
 
 
-def signalled(name: str, call: str, *arguments: str) -> tuple[int, bytes]:
-    """Run a command that gets a signal at a call; return its code and its standard output."""
+def signalled(name: str, call: str, *arguments: str, of: str = "") -> tuple[bytes, bytes]:
+    """Run a command that gets a signal at a call, or at one of a tenant; return what it writes."""
+    program = SIGNALLED.format(name=name, call=call, of=of)
     done = subprocess.run(
-        [sys.executable, "-c", SIGNALLED.format(name=name, call=call), "tenant", *arguments],
+        [sys.executable, "-c", program, "tenant", *arguments],
         env=child_environment(), timeout=60, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == (130 if name == "INT" else -getattr(signal, f"SIG{name}"))
-    return done.returncode, done.stdout
+    return done.stdout, done.stderr
 
 
 @pytest.mark.no_cover
@@ -391,7 +393,7 @@ def signalled(name: str, call: str, *arguments: str) -> tuple[int, bytes]:
 @pytest.mark.parametrize("options", [["--receipt", "acme.receipt"], [], ["--json"]])
 def test_signal_while_keys_are_destroyed_costs_no_receipt(name: str, options: list[str]) -> None:
     """What is begun is ended and told before the signal is obeyed."""
-    _, output = signalled(name, "shred", "shred", "acme", "--confirm", "acme", *options)
+    output, _ = signalled(name, "shred", "shred", "acme", "--confirm", "acme", *options)
     assert states() == ["destroyed", "destroyed"]
     if "--json" in options:
         output = base64.b64decode(json.loads(output)["receipt"])
@@ -412,6 +414,20 @@ def test_signal_before_anything_is_done_leaves_nothing(name: str) -> None:
     assert states() == ["enabled", "enabled"]
     signalled(name, "load", "backup", "rings.backup")
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_signal_stops_destroy_due_which_tells_what_is_gone(name: str) -> None:
+    """At once, in the middle of all tenants."""
+    run("tenant", "create", "other")
+    run("tenant", "rotate", "other")
+    schedule("other")
+    schedule()
+    once_due("--help")  # no more than the wait for it
+    _, told = signalled(name, "load", "destroy-due", of="other")
+    assert b"interrupted after it had destroyed of 'acme': version 1" in told
+    assert (states(), states("other")) == (["destroyed", "enabled"], ["scheduled", "enabled"])
 
 
 def test_shred_again_is_no_error() -> None:

@@ -23,6 +23,7 @@ from sentra_kms.cli.output import (
 from sentra_kms.cli.receipt_file import document, receipt_kept
 from sentra_kms.cli.session import Session, config_options
 from sentra_kms.cli.show import table_of
+from sentra_kms.cli.signals import put_off
 from sentra_kms.keys.destruction import Destroyed
 from sentra_kms.keys.receipt import Remains
 
@@ -52,7 +53,7 @@ def destroy_due(session: Session) -> None:
     Nobody is asked: who scheduled it was. For a timer, once a day. Tells what was destroyed, and
     what may still hold it, where, and until when. Goes on after a failure.
     """
-    with session.open() as kms:
+    with session.open() as kms, put_off(0):  # by a signal it ends at once, and tells what is gone
         report = kms.keys.destroy_due()
     ended = [Ended(each.tenant, each.versions, each.remains) for each in report.destroyed]
     ended += [Ended(name, error=error_info(error)) for name, error in report.failed.items()]

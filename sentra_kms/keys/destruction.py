@@ -86,6 +86,9 @@ class Destruction:
             except KMSError as error:
                 failed[tenant] = afresh(error)
                 continue
+            except BaseException:  # who interrupts this gets no report
+                _warn(destroyed)
+                raise
             if found is not None:
                 destroyed.append(found)
         return DestroyReport(tuple(destroyed), failed)
@@ -209,3 +212,14 @@ def _told(text: str | None) -> str | None:
     if not text:
         return None
     return text[:_MAX_TOLD].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _warn(destroyed: list[Destroyed]) -> None:
+    import logging
+
+    for each in destroyed:
+        logging.getLogger("sentra_kms.keys").warning(
+            "destroy_due was interrupted after it had destroyed of '%s': version %s",
+            each.tenant,
+            ", ".join(map(str, each.versions)),
+        )

@@ -139,6 +139,27 @@ def test_receipt_is_handed_out_whatever_a_store_says_of_what_remains(
     ]
 
 
+def test_what_was_destroyed_before_an_interrupt_is_logged(
+    kms: KMS, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who interrupts it gets no report; what was not come to is as it was."""
+    for tenant in ("acme", "other"):
+        kms.keys.schedule_destroy(tenant, 1, after=NOW)
+    saves = Spy(kms, "memory", "save_ring")
+
+    def interrupt() -> None:
+        if saves.count == 2:
+            raise KeyboardInterrupt
+
+    saves.before = interrupt
+    with caplog.at_level("WARNING", "sentra_kms"), pytest.raises(KeyboardInterrupt):
+        kms.keys.destroy_due()
+    (record,) = caplog.records
+    told = "destroy_due was interrupted after it had destroyed of 'acme': version 1"
+    assert record.getMessage() == told
+    assert kms.keys.describe("other").versions[0].state == "scheduled"
+
+
 WEST = timezone(timedelta(hours=14))
 
 
