@@ -42,7 +42,8 @@ class Lifecycle(ProcessBound):
         """Wrap every version under the KEKs of its policy as they are now, and no others.
 
         The keys stay the same. What the current KEK version wrapped is left as it is, if it opens
-        where other wraps of its version change, and what was missing is wrapped too; a ring that
+        where other wraps of its version change, and what was missing is wrapped too. If none that
+        stays was seen to open, one that was made now has to, or nothing changes. A ring that
         the first key of `authenticate_with` did not sign is signed anew all the same. Raises as
         `rotate` does.
         """
@@ -60,9 +61,9 @@ class Lifecycle(ProcessBound):
     def set_policy(self, tenant: str, policy: str) -> RingInfo:
         """Put a tenant under another policy: its KEKs wrap every version, and no others do.
 
-        The KEKs of the policy before must still unwrap. Nothing changes if one cannot: policy
-        and wraps are saved together. Raises `ConfigurationError` for an unknown policy, and as
-        `rotate` does.
+        The KEKs of the policy before must still unwrap, and one of the new ones what it wraps.
+        Nothing changes if one cannot: policy and wraps are saved together. Raises
+        `ConfigurationError` for an unknown policy, and as `rotate` does.
         """
         check_tenant(tenant)
         target = self._rings.wrapping_anew(policy, tenant)
