@@ -53,7 +53,7 @@ class Rings:
     def wrapping(self, policy: str | None, tenant: str) -> Wrapping:
         """Return what wraps under a policy; `None` is the default one."""
         name = DEFAULT_POLICY if policy is None else policy
-        found = self.plan.policies.get(name) if type(name) is str else None  # as a caller may do
+        found = self.plan.policies.get(name) if type(name) is str else None  # or unhashable
         if found is None:
             known = ", ".join(sorted(self.plan.policies))
             raise ConfigurationError(
