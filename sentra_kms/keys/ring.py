@@ -79,6 +79,10 @@ class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the wrap context of a version."""
         return WrapContext(self.tenant, self.ring_id, number)
 
+    def weight(self) -> int:
+        """Return how much there is in the ring that a rotation or another KEK adds to."""
+        return sum(1 + len(version.wraps) for version in self.versions)
+
     def next_number(self) -> int:
         """Return the number that the next version gets; raises `RingRejected` after the last."""
         number = self.versions[-1].version + 1

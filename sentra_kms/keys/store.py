@@ -38,6 +38,7 @@ from sentra_kms.keys.seen import Seen
 from sentra_kms.tenant import check_tenant
 
 _PAGE = 10_000  # tenants asked for at once
+_ROOM = 1024  # bytes; a version that is scheduled takes some 20 more, and less once destroyed
 
 if TYPE_CHECKING:
     from sentra_kms.keys.receipt import Remains
@@ -148,9 +149,11 @@ class RingStore:
     def save(self, ring: Ring, over: Loaded) -> Loaded:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
 
-        `over` is what was read and is changed, where it is.
+        `over` is what was read and is changed, where it is. What makes it larger leaves room in
+        it, so that versions of a full ring can still change their states.
         """
-        return self._save(over.service, ring, over.revision)
+        room = _ROOM if ring.weight() > over.ring.weight() else 0
+        return self._save(over.service, ring, over.revision, room=room)
 
     def save_over(self, ring: Ring, revision: str | None) -> None:
         """Store a ring over a revision of the store, whatever that holds; as `save` does."""
@@ -347,12 +350,14 @@ class RingStore:
             self._seen.refuse_rollback(ring, stored.document, seen)
         return Loaded(ring, stored.document, stored.revision, service)
 
-    def _save(self, service: RingService, ring: Ring, expected: str | None) -> Loaded:
+    def _save(
+        self, service: RingService, ring: Ring, expected: str | None, *, room: int = 0
+    ) -> Loaded:
         check_tenant(ring.tenant)
         self._seen.refuse_regress(ring, expected)
         payload = encode(ring)
         decode(payload, ring.tenant)  # what no reader would accept is not saved
-        document = self._authenticator.sign(ring.tenant, payload)
+        document = self._authenticator.sign(ring.tenant, payload, room=room)
         return self._put(service, ring, document, expected)
 
     def _put(
