@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +20,12 @@ from sentra_kms import load
 from sentra_kms.errors import ServiceUnavailable
 from sentra_kms.keys.manager import KeyManager
 from sentra_kms.keys.receipt import Receipt, verify_receipt
+from tests.needs import need
 from tests.test_cli_support import (
     CONFIG,
     ENVIRONMENT,
+    child_environment,
+    command,
     error_of,
     on_terminal,
     run,
@@ -287,6 +294,142 @@ def test_receipt_is_not_lost_when_standard_output_fails(monkeypatch: pytest.Monk
     assert verified(base64.b64decode(result.stderr.splitlines()[1])).tenant == "acme"
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_receipt_is_not_lost_on_a_full_disk(options: list[str]) -> None:
+    """Neither as bytes nor as a field of the JSON: it is on standard error."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("tenant", "shred", "acme", "--confirm", "acme", *options),
+            env=child_environment(), timeout=60, stdout=full, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 16
+    assert states() == ["destroyed", "destroyed"]
+    receipt = verified(base64.b64decode(done.stderr.splitlines()[1]))
+    assert [len(version.wraps) for version in receipt.versions] == [1, 1]
+
+
+@pytest.mark.parametrize("path", ["missing/", ".", "", "n" * 300, "n" * 255 + "/x"])
+def test_receipt_whose_name_cannot_be_is_known_before(path: str, tmp_path: Path) -> None:
+    """What would only fail once the keys are gone ends it with no key destroyed."""
+    before = sorted(tmp_path.iterdir())
+    result = run("tenant", "shred", "acme", "--confirm", "acme", "--receipt", path)
+    assert (result.exit_code, result.stdout) == (16, "")
+    assert sorted(tmp_path.iterdir()) == before
+    assert states() == ["enabled", "enabled"]
+
+
+@pytest.mark.parametrize("what", ["shred", "backup"])
+def test_planted_link_on_the_way_is_not_followed(tmp_path: Path, what: str) -> None:
+    """Where everybody may write, another user's link to a directory is not gone through."""
+    need(os.geteuid() == 0, "the right to give files to another user, which root has")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public").chmod(0o1777)
+    planted = tmp_path / "public" / "app"
+    planted.symlink_to(tmp_path / "theirs")
+    os.lchown(planted, 65534, 65534)
+    words = {
+        "shred": ["shred", "acme", "--confirm", "acme", "--receipt", "public/app/out"],
+        "backup": ["backup", "public/app/out"],
+    }
+    result = run("tenant", *words[what])
+    assert result.exit_code == 6
+    assert "another user" in result.stderr
+    assert list((tmp_path / "theirs").iterdir()) == []
+    assert states() == ["enabled", "enabled"]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_receipt_where_no_file_has_two_names(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on FAT: it is renamed there, and replaces nothing either."""
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", link)
+    words = ("tenant", "shred", "acme", "--confirm", "acme", "--receipt")
+    assert run(*words, "one").exit_code == 0
+    assert verified(Path("one").read_bytes()).tenant == "acme"
+    assert list(Path().glob(".*")) == []
+    came_in_between(Path(), monkeypatch)
+    result = run(*words, "acme.receipt")
+    assert result.exit_code == 16
+    assert verified(base64.b64decode(result.stderr.splitlines()[1])).tenant == "acme"
+    assert Path("acme.receipt").read_bytes() == b"somebody else's"
+
+
+SIGNALLED = """
+import os, signal, sys
+from sentra_kms.cli import destroy
+from sentra_kms.cli.__main__ import main
+from sentra_kms.keys.manager import KeyManager
+from sentra_kms.keys.store import RingStore
+def interrupted(call):
+    def instead(*given, **named):
+        if "{of}" in ("", *map(str, given)):
+            os.kill(os.getpid(), signal.SIG{name})
+        return call(*given, **named)
+    return instead
+for place, call in ((KeyManager, "shred"), (destroy, "confirmed"), (RingStore, "load")):
+    if call == "{call}":
+        setattr(place, call, interrupted(getattr(place, call)))
+sys.exit(main())
+"""
+
+
+def signalled(name: str, call: str, *arguments: str, of: str = "") -> tuple[bytes, bytes]:
+    """Run a command that gets a signal at a call, or at one of a tenant; return what it writes."""
+    program = SIGNALLED.format(name=name, call=call, of=of)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "tenant", *arguments],
+        env=child_environment(), timeout=60, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (130 if name == "INT" else -getattr(signal, f"SIG{name}"))
+    return done.stdout, done.stderr
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+@pytest.mark.parametrize("options", [["--receipt", "acme.receipt"], [], ["--json"]])
+def test_signal_while_keys_are_destroyed_costs_no_receipt(name: str, options: list[str]) -> None:
+    """What is begun is ended and told before the signal is obeyed."""
+    output, _ = signalled(name, "shred", "shred", "acme", "--confirm", "acme", *options)
+    assert states() == ["destroyed", "destroyed"]
+    if "--json" in options:
+        output = base64.b64decode(json.loads(output)["receipt"])
+    elif options:
+        assert output == b""
+        output = Path("acme.receipt").read_bytes()
+    assert [len(version.wraps) for version in verified(output).versions] == [1, 1]
+    assert list(Path().glob(".*")) == []
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_signal_before_anything_is_done_leaves_nothing(name: str) -> None:
+    """Who is asked may go away: no key is destroyed, and no empty file stays."""
+    before = sorted(os.listdir())
+    words = ("shred", "acme", "--confirm", "acme", "--receipt", "acme.receipt")
+    signalled(name, "confirmed", *words)
+    assert states() == ["enabled", "enabled"]
+    signalled(name, "load", "backup", "rings.backup")
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_signal_stops_destroy_due_which_tells_what_is_gone(name: str) -> None:
+    """At once, in the middle of all tenants."""
+    run("tenant", "create", "other")
+    run("tenant", "rotate", "other")
+    schedule("other")
+    schedule()
+    once_due("--help")  # no more than the wait for it
+    _, told = signalled(name, "load", "destroy-due", of="other")
+    assert b"interrupted after it had destroyed of 'acme': version 1" in told
+    assert (states(), states("other")) == (["destroyed", "enabled"], ["scheduled", "enabled"])
+
+
 def test_shred_again_is_no_error() -> None:
     """It says what was destroyed, with another receipt."""
     run("tenant", "shred", "acme", "--confirm", "acme")
@@ -313,9 +456,12 @@ def test_revoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_asking_at_a_terminal(tmp_path: Path) -> None:
     """It says what is lost; the name goes on, and anything else changes nothing."""
-    for typed in (b"\n", b"ACME\n", b"y\n", b"\x04"):
+    for typed in (b"\n", b"ACME\n", b"y\n", b"\x04", b"acm\xe9\n"):
         code, shown = on_terminal(
-            "tenant", "shred", "acme", "--receipt", "acme.receipt", typed=typed, NO_COLOR="1"
+            *("tenant", "shred", "acme", "--receipt", "acme.receipt"),
+            typed=typed,
+            NO_COLOR="1",
+            PYTHONIOENCODING="utf-8:strict",  # as it is where a language is set
         )
         assert code == 2
         assert "destroys all 2 key versions of acme" in shown

@@ -119,7 +119,7 @@ def on_terminal(
         while data := _read(master):
             shown += data
     os.close(master)
-    return child.returncode, shown.decode("utf-8").replace("\r\n", "\n")
+    return child.returncode, shown.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def _read(terminal: int) -> bytes:

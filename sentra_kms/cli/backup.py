@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import click
 
+from sentra_kms.cli.confirm import typed
 from sentra_kms.cli.failure import SomeFailed, error_info
 from sentra_kms.cli.files import read_input
 from sentra_kms.cli.output import (
@@ -20,6 +20,7 @@ from sentra_kms.cli.output import (
     write_row,
 )
 from sentra_kms.cli.session import Session, config_options
+from sentra_kms.cli.signals import put_off
 from sentra_kms.keys.backup import BackupReport
 from sentra_kms.keys.receipt import MAX_RECEIPT, Receipt
 from sentra_kms.keys.restore_report import Restored, RestoreReport, told
@@ -48,7 +49,7 @@ def backup(session: Session, *, path: str, names: tuple[str, ...]) -> None:
     Those of all tenants, or of the ones that are named. Rings stay wrapped: without the KEKs the
     file opens nothing. A ring that cannot be read is left out, told, and ends with code 17.
     """
-    with session.open() as kms:
+    with session.open() as kms, put_off(0):  # by a signal it ends at once, and takes its file away
         report = kms.keys.backup(path, names or None)
     for each in report.failed:
         if each.error is not None and not session.json:
@@ -145,8 +146,7 @@ def _ask(*, json: bool) -> Callable[[RestoreReport], None]:
             click.echo(printable(what), err=True)
         if json or not from_terminal():
             raise click.UsageError("Nobody can be asked here: say --yes if this is meant.")
-        click.echo("Type `restore` to go on: ", nl=False, err=True)
-        if sys.stdin.readline().strip() != "restore":
+        if typed("Type `restore` to go on: ") != "restore":
             raise click.Abort
 
     return ask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import click
@@ -37,8 +38,16 @@ def confirmed(session: Session, tenant: str, given: str | None, what: str) -> st
                 "Nobody can be asked here: add `--confirm NAME`, the tenant's name again, if this "
                 "is meant."
             )
-        click.echo(f"{what}\nType the tenant's name to go on: ", nl=False, err=True)
-        name = sys.stdin.readline(_MAX_LINE).strip()
+        click.echo(what, err=True)
+        name = typed("Type the tenant's name to go on: ")
     if name != tenant:
         raise click.UsageError("That is not the tenant's name: nothing was changed.")
     return name
+
+
+def typed(question: str) -> str:
+    """Return what the person at the terminal types; nothing if that is no text."""
+    click.echo(question, nl=False, err=True)
+    with suppress(UnicodeDecodeError):  # as by a terminal of another encoding
+        return sys.stdin.readline(_MAX_LINE).strip()
+    return ""

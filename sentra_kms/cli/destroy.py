@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -21,9 +20,10 @@ from sentra_kms.cli.output import (
     write_line,
     write_row,
 )
-from sentra_kms.cli.receipt_file import receipt_kept
+from sentra_kms.cli.receipt_file import document, receipt_kept
 from sentra_kms.cli.session import Session, config_options
 from sentra_kms.cli.show import table_of
+from sentra_kms.cli.signals import put_off
 from sentra_kms.keys.destruction import Destroyed
 from sentra_kms.keys.receipt import Remains
 
@@ -53,7 +53,7 @@ def destroy_due(session: Session) -> None:
     Nobody is asked: who scheduled it was. For a timer, once a day. Tells what was destroyed, and
     what may still hold it, where, and until when. Goes on after a failure.
     """
-    with session.open() as kms:
+    with session.open() as kms, put_off(0):  # by a signal it ends at once, and tells what is gone
         report = kms.keys.destroy_due()
     ended = [Ended(each.tenant, each.versions, each.remains) for each in report.destroyed]
     ended += [Ended(name, error=error_info(error)) for name, error in report.failed.items()]
@@ -123,19 +123,13 @@ def _end(
         what = _WARNINGS[operation].format(name=name, count=versions)
         typed = confirmed(session, name, confirm, what)
         end = kms.keys.shred if operation == "shred" else kms.keys.revoke
-        ended = end(name, typed)
-        keep(ended.receipt)
-    if session.json:
-        write_json(
-            {
-                **msgspec.to_builtins(ended.destroyed),
-                "receipt": b64encode(ended.receipt).decode("ascii"),
-                "path": receipt,
-            }
-        )
-    elif receipt is not None:
-        _show(ended.destroyed)
-    else:  # standard output has the receipt
+        ended = keep(lambda: end(name, typed))
+    if receipt is not None:
+        if session.json:
+            write_json(document(ended, receipt))
+        else:
+            _show(ended.destroyed)
+    elif not session.json:  # standard output has the receipt
         for line in _told(ended.destroyed):
             click.echo(line, err=True)
 

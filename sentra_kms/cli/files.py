@@ -11,16 +11,16 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO, NoReturn, TextIO
 
 from sentra_kms.cli.output import from_terminal, hint
-from sentra_kms.cli.place import place_of
 from sentra_kms.cli.signals import put_off
 from sentra_kms.errors import AccessDenied, AlreadyExists, MalformedInput
 from sentra_kms.material import KeyMaterial
+from sentra_kms.place import NEW, place_of
 
 STANDARD = "-"
 PRIVATE = 0o600
 PUBLIC = 0o644
-_PATIENCE = 2  # signals that are put off while a file is written, which may hang
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+PATIENCE = 2
+"""Signals that are put off while a file is written, which may hang."""
 
 
 def read_input(path: str, limit: int) -> bytes:
@@ -29,7 +29,7 @@ def read_input(path: str, limit: int) -> bytes:
         if from_terminal():
             hint("Reading from the terminal: end with Ctrl-D on a line of its own.")
         return _bounded(_standard_input(sys.stdin), "standard input", limit)
-    with _named(path), open(path, "rb") as file:
+    with named(path), open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_size > limit:
             _too_large(path, limit)
@@ -40,14 +40,14 @@ def create_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     """Write a file that must not exist yet, of exactly this mode; also a link is in the way."""
     with (
         suppress(FileExistsError),
-        _named(path),
-        put_off(_PATIENCE) as signals,
+        named(path),
+        put_off(PATIENCE) as signals,
         place_of(path) as place,
     ):
         folder, name = place
-        file = os.open(name, _NEW, PRIVATE, dir_fd=folder)
+        file = os.open(name, NEW, PRIVATE, dir_fd=folder)
         with _removed_on_failure(name, folder):
-            _fill(file, data, mode)
+            fill(file, data, mode)
             signals.check()
         os.fsync(folder)
         return
@@ -60,13 +60,13 @@ def replace_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
     What is no regular file, like a device, is refused: it would be replaced. So is a link, which
     whoever made it could have write to any file.
     """
-    with _named(path), put_off(_PATIENCE) as signals, place_of(path) as place:
+    with named(path), put_off(PATIENCE) as signals, place_of(path) as place:
         folder, name = place
         _check_replaced(path, name, folder)
         temporary = f".sentra-kms-{os.urandom(8).hex()}.tmp"
-        file = os.open(temporary, _NEW, PRIVATE, dir_fd=folder)
+        file = os.open(temporary, NEW, PRIVATE, dir_fd=folder)
         with _removed_on_failure(temporary, folder):
-            _fill(file, data, mode)
+            fill(file, data, mode)
             signals.check()
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
@@ -97,7 +97,7 @@ def _standard_input(stream: TextIO | None) -> BinaryIO:
 
 
 def _bounded(file: BinaryIO, name: str, limit: int) -> bytes:
-    with _named(name):
+    with named(name):
         data = file.read(limit + 1)
     if len(data) > limit:
         _too_large(name, limit)
@@ -106,12 +106,13 @@ def _bounded(file: BinaryIO, name: str, limit: int) -> bytes:
 
 def _too_large(name: str, limit: int) -> NoReturn:
     raise MalformedInput(
-        f"{name} has more than {limit} bytes, the most that one message takes: split it",
+        f"{name} has more than {limit} bytes, and no more are taken here: split it, if it is data",
         subject=name,
     )
 
 
-def _fill(file: int, data: bytes | KeyMaterial, mode: int) -> None:
+def fill(file: int, data: bytes | KeyMaterial, mode: int) -> None:
+    """Write an open file, of exactly this mode, to the disk, and close it."""
     with os.fdopen(file, "wb") as stream:
         os.fchmod(file, mode)  # whatever the umask is
         stream.write(data.reveal() if isinstance(data, KeyMaterial) else data)
@@ -120,15 +121,15 @@ def _fill(file: int, data: bytes | KeyMaterial, mode: int) -> None:
 
 
 @contextmanager
-def _named(path: str) -> Generator[None]:
+def named(path: str) -> Generator[None]:
     """Give errors of the operating system the name that the user gave."""
     try:
         yield
     except OSError as error:
-        named = OSError(error.errno, error.strerror, path)
+        failure = OSError(error.errno, error.strerror, path)
     else:
         return
-    raise named
+    raise failure
 
 
 @contextmanager

@@ -29,7 +29,8 @@ def complete_policy(_: click.Context, __: click.Parameter, typed: str) -> list[s
 def set_policy(session: Session, *, name: str, policy: str) -> None:
     """Put a tenant under another policy: its KEKs wrap every version, and no others do.
 
-    The KEKs of the policy before must still unwrap; if one cannot, nothing changes.
+    The KEKs of the policy before must still unwrap, and one of the new ones what it wraps; if one
+    cannot, nothing changes.
     """
     with session.open() as kms:
         ring = kms.keys.set_policy(name, policy)

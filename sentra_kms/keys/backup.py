@@ -10,7 +10,7 @@ import msgspec
 
 from sentra_kms.errors import KMSError, TenantNotFound, afresh
 from sentra_kms.keys.backup_file import BACKUP_ID_SIZE, write_records
-from sentra_kms.keys.private_file import new_file
+from sentra_kms.keys.private_file import absolute, new_file
 from sentra_kms.keys.store import RingStore
 from sentra_kms.tenant import check_tenant
 
@@ -47,7 +47,7 @@ def back_up(
 ) -> BackupReport:
     """Write the rings of tenants, or of all, into a new file; see `KeyManager.backup`."""
     named = None if tenants is None else dict.fromkeys(check_tenant(tenant) for tenant in tenants)
-    target = os.path.abspath(os.fsdecode(path))
+    target = absolute(path)
     outcomes: list[BackedUp] = []
     backup_id, time = os.urandom(BACKUP_ID_SIZE), int(clock())
     with new_file(target) as stream:

@@ -53,7 +53,7 @@ class Rings:
     def wrapping(self, policy: str | None, tenant: str) -> Wrapping:
         """Return what wraps under a policy; `None` is the default one."""
         name = DEFAULT_POLICY if policy is None else policy
-        found = self.plan.policies.get(name)
+        found = self.plan.policies.get(name) if type(name) is str else None  # or unhashable
         if found is None:
             known = ", ".join(sorted(self.plan.policies))
             raise ConfigurationError(
@@ -119,7 +119,7 @@ class Rings:
         return Made(version, key)
 
     def _change_once(self, tenant: str, change: Change) -> Ring:
-        loaded = self.store.load(tenant)
+        loaded = self.store.settled(self.store.load(tenant))  # or this save would put it to use
         changed = change(loaded)
         if changed is None:
             return loaded.ring

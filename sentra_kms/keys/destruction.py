@@ -12,16 +12,24 @@ from contextlib import suppress
 
 import msgspec
 
-from sentra_kms.errors import KMSError, MalformedInput, UnsupportedOperation, afresh
+from sentra_kms.errors import (
+    KMSError,
+    MalformedInput,
+    PluginError,
+    ServiceUnavailable,
+    UnsupportedOperation,
+    afresh,
+)
 from sentra_kms.events import current_actor
 from sentra_kms.keys import states
-from sentra_kms.keys.changes import Rings
+from sentra_kms.keys.changes import Change, Rings
 from sentra_kms.keys.receipt import Operation, Remains, make_receipt
 from sentra_kms.keys.ring import Ring, Version, format_time
 from sentra_kms.keys.store import Loaded
 from sentra_kms.settings import DEFAULT_POLICY
 from sentra_kms.tenant import check_tenant
 
+_MAX_PLACES = 64  # that the stores tell of, so that a receipt stays within its bound
 _MAX_TOLD = 1024  # characters of an actor's name, a request id or a store's text, in a receipt
 
 
@@ -78,6 +86,9 @@ class Destruction:
             except KMSError as error:
                 failed[tenant] = afresh(error)
                 continue
+            except BaseException:  # who interrupts this gets no report
+                _warn(destroyed)
+                raise
             if found is not None:
                 destroyed.append(found)
         return DestroyReport(tuple(destroyed), failed)
@@ -104,7 +115,7 @@ class Destruction:
                 )
             return states.shredded(loaded.ring)
 
-        ring = self._rings.change(tenant, change)
+        ring = self._change(tenant, change)
         self._replace(ring)
         acting = current_actor()
         remains = self._remains(before[0].ring, ring)
@@ -133,7 +144,7 @@ class Destruction:
             due[:] = [(loaded.ring, versions)]
             return states.destroyed(loaded.ring, versions)
 
-        ring = self._rings.change(tenant, change)
+        ring = self._change(tenant, change)
         for before, versions in due:
             numbers = tuple(each.version for each in versions if _is_destroyed(ring, each.version))
             if numbers:  # else somebody took it back in time
@@ -142,6 +153,18 @@ class Destruction:
         if any(version.state == "destroyed" for version in ring.versions):
             self._rings.store.purge(ring)  # what a run that was stopped did not come to
         return None
+
+    def _change(self, tenant: str, change: Change) -> Ring:
+        """Change a ring, also where no more than the answer is lost: what is gone is told."""
+        try:
+            return self._rings.change(tenant, change)
+        except (PluginError, ServiceUnavailable) as error:
+            failure = afresh(error)
+        with suppress(KMSError):
+            loaded = self._rings.store.load(tenant)
+            if change(loaded) is None:
+                return loaded.ring
+        raise failure
 
     def _remains(self, before: Ring, after: Ring) -> tuple[Remains, ...]:
         """Erase what else holds the wraps that are gone, and tell what is left."""
@@ -163,18 +186,19 @@ class Destruction:
                 until,
             )
         ]
+        places = self._rings.store.purge(after)
         found += (
             Remains(_told(each.where) or "a place without a name", each.until)
-            for each in self._rings.store.purge(after)
+            for each in places[:_MAX_PLACES]
         )
-        if keks:
-            found.append(
-                Remains(
-                    "backups of the ring made before, as long as these can unwrap: "
-                    + ", ".join(sorted(keks)),
-                    None,
-                )
-            )
+        if len(places) > _MAX_PLACES:
+            found.append(Remains(f"{len(places) - _MAX_PLACES} places more of the stores", None))
+        # The ring does not say what wrapped it before a rewrap, nor do its destroyed versions.
+        backups = (
+            "backups of the ring made before, as long as a KEK that wrapped it then can unwrap"
+        )
+        last = f"; in the end that was {', '.join(sorted(keks))}" if keks else ""
+        found.append(Remains(backups + last, None))
         return tuple(found)
 
 
@@ -188,3 +212,14 @@ def _told(text: str | None) -> str | None:
     if not text:
         return None
     return text[:_MAX_TOLD].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _warn(destroyed: list[Destroyed]) -> None:
+    import logging
+
+    for each in destroyed:
+        logging.getLogger("sentra_kms.keys").warning(
+            "destroy_due was interrupted after it had destroyed of '%s': version %s",
+            each.tenant,
+            ", ".join(map(str, each.versions)),
+        )

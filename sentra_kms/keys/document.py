@@ -64,15 +64,19 @@ class Authenticator:
         self._keys: dict[int, AuthKey] = {}
         self._fetches: SingleFlight[AuthKey] = SingleFlight()
 
-    def sign(self, tenant: str, payload: bytes) -> bytes:
-        """Return the document of a payload; raises `RingRejected` if it would be too large."""
+    def sign(self, tenant: str, payload: bytes, *, room: int = 0) -> bytes:
+        """Return the document of a payload; raises `RingRejected` if it would be too large.
+
+        So it is, too, if it left less than `room` bytes.
+        """
         key = self._key(0)
         mac = key.mac(tenant, payload).hex()
         header = f"sentra-ring 1 {key.auth_id} {mac}\n".encode("ascii")
-        if len(header) + len(payload) > MAX_DOCUMENT:
+        if len(header) + len(payload) > MAX_DOCUMENT - room:
             raise RingRejected(
-                f"the ring of '{tenant}' is full: with this change it would pass {MAX_DOCUMENT} "
-                "bytes, and it was not saved. Name fewer KEKs in wrap_with and rewrap it",
+                f"the ring of '{tenant}' is full: with this change it would pass "
+                f"{MAX_DOCUMENT - room} bytes, and it was not saved. Destroy versions that nothing "
+                "needs, or name fewer KEKs in wrap_with and rewrap it",
                 subject=tenant,
             )
         return header + payload

@@ -42,7 +42,8 @@ class Lifecycle(ProcessBound):
         """Wrap every version under the KEKs of its policy as they are now, and no others.
 
         The keys stay the same. What the current KEK version wrapped is left as it is, if it opens
-        where other wraps of its version change, and what was missing is wrapped too; a ring that
+        where other wraps of its version change, and what was missing is wrapped too. If none that
+        stays was seen to open, one that was made now has to, or nothing changes. A ring that
         the first key of `authenticate_with` did not sign is signed anew all the same. Raises as
         `rotate` does.
         """
@@ -60,9 +61,9 @@ class Lifecycle(ProcessBound):
     def set_policy(self, tenant: str, policy: str) -> RingInfo:
         """Put a tenant under another policy: its KEKs wrap every version, and no others do.
 
-        The KEKs of the policy before must still unwrap. Nothing changes if one cannot: policy
-        and wraps are saved together. Raises `ConfigurationError` for an unknown policy, and as
-        `rotate` does.
+        The KEKs of the policy before must still unwrap, and one of the new ones what it wraps.
+        Nothing changes if one cannot: policy and wraps are saved together. Raises
+        `ConfigurationError` for an unknown policy, and as `rotate` does.
         """
         check_tenant(tenant)
         target = self._rings.wrapping_anew(policy, tenant)
@@ -120,15 +121,16 @@ class Lifecycle(ProcessBound):
         """Have a key version destroyed by the first `destroy_due` when `after` has passed.
 
         Until then it opens nothing and `cancel_destroy` brings it back, disabled. A version that
-        is scheduled already keeps its time. `after` is from nothing to ten years. Raises as
-        `disable` does, and `MalformedInput`.
+        is scheduled already keeps its time. `after` is from nothing to ten years, from now on, or
+        from when the newest version was made if the clock is behind that. Raises as `disable`
+        does, and `MalformedInput`.
         """
         from sentra_kms.keys import states
 
         if type(after) is not timedelta or not timedelta(0) <= after <= _MAX_GRACE:
             raise MalformedInput("after is a timedelta from 0 to 3650 days, the time of grace")
-        when = self._clock() + after.total_seconds()
-        return self._to_state(tenant, lambda ring: states.scheduled(ring, version, when))
+        now, grace = self._clock(), after.total_seconds()
+        return self._to_state(tenant, lambda ring: states.scheduled(ring, version, now, grace))
 
     def cancel_destroy(self, tenant: str, version: int) -> RingInfo:
         """Take a scheduled version back; it is disabled then. Raises as `disable` does."""

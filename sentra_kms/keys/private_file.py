@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -18,38 +17,44 @@ from sentra_kms.errors import (
     ServiceUnavailable,
     VendorError,
 )
+from sentra_kms.place import NEW, must_be_free, name_anew, place_of, temporary_name
 
 _MODE = 0o600
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 _WRONG_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path that means the same wherever the process goes on to."""
+    text = os.fsdecode(path)
+    with _translated(text):
+        return os.path.abspath(text)
+
+
 @contextmanager
 def new_file(path: str) -> Generator[BinaryIO]:
     """Write a file of mode 600 that is not there yet: whole on the disk, or nothing of it.
 
-    Raises `AlreadyExists` if something stands there, so that no earlier file is ever replaced.
+    Raises `AlreadyExists` if something stands there, so that no earlier file is ever replaced, and
+    `AccessDenied` for a link on the way that another user made where everybody may write.
     """
-    directory, name = os.path.split(os.path.abspath(path))
-    with _translated(path):
-        _refuse_to_replace(path)
-        file, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:32]}.", suffix=".tmp")
-    try:
-        # What is raised inside is the caller's, but for what writing itself raises.
-        with _translated(path), os.fdopen(file, "wb") as stream:
-            os.fchmod(file, _MODE)
-            yield stream
-            stream.flush()
-            os.fsync(file)
-        with _translated(path):
-            _refuse_to_replace(path)
-            os.rename(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with _translated(path):
-        _sync(directory)
+    # What is raised inside is the caller's, but for what writing itself raises.
+    with _translated(path), place_of(path) as place:
+        folder, name = place
+        must_be_free(name, folder)
+        temporary = temporary_name(name)
+        try:
+            with os.fdopen(os.open(temporary, NEW, _MODE, dir_fd=folder), "wb") as stream:
+                os.fchmod(stream.fileno(), _MODE)  # whatever the umask is
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            name_anew(temporary, name, folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        os.fsync(folder)
 
 
 @contextmanager
@@ -64,19 +69,6 @@ def whole_file(path: str) -> Generator[BinaryIO]:
         yield stream
 
 
-def _refuse_to_replace(path: str) -> None:
-    if os.path.lexists(path):
-        raise AlreadyExists(f"{path} exists: it was left as it is", subject=path)
-
-
-def _sync(directory: str) -> None:
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 @contextmanager
 def _translated(path: str) -> Generator[None]:
     if "\0" in path:
@@ -89,11 +81,13 @@ def _translated(path: str) -> Generator[None]:
         cause = VendorError(type(error).__name__, code=errno.errorcode.get(error.errno or 0))
     else:
         return
-    raise failure from cause
+    raise failure from (None if isinstance(failure, AlreadyExists) else cause)
 
 
 def _own(error: OSError, path: str) -> KMSError:
     reason = os.strerror(error.errno or 0)
+    if error.errno == errno.EEXIST:
+        return AlreadyExists(f"{path} exists: it was left as it is", subject=path)
     if error.errno in _NO_ACCESS:
         return AccessDenied(f"the operating system denies access to {path}", subject=path)
     if error.errno in _WRONG_PATH:

@@ -136,6 +136,8 @@ def verify_receipt(authenticator: Authenticator, data: bytes) -> Receipt:
     Raises `MalformedInput` for what is no receipt, and `RingRejected` for one that was changed or
     that a key made which is not configured.
     """
+    if not isinstance(data, bytes):  # whatever annotations promise
+        _malformed(f"it is {type(data).__name__} and not bytes")
     if len(data) > MAX_RECEIPT:
         _malformed(f"it has more than {MAX_RECEIPT} bytes")
     line, mac = data[:-MAC_SIZE], data[-MAC_SIZE:]

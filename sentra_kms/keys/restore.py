@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from sentra_kms.errors import (
     afresh,
 )
 from sentra_kms.keys.backup_file import Record, read_records
-from sentra_kms.keys.private_file import whole_file
+from sentra_kms.keys.private_file import absolute, whole_file
 from sentra_kms.keys.restore_report import (
     Action,
     Losses,
@@ -55,7 +56,7 @@ def restore(
 ) -> RestoreReport:
     """Restore rings; see `KeyManager.restore`. `saved` is told of each ring that was saved."""
     named = None if tenants is None else {check_tenant(tenant) for tenant in tenants}
-    target = os.path.abspath(os.fsdecode(path))
+    target = absolute(path)
     with whole_file(target) as stream:
         steps, plan = _plan(store, stream, target, named, force=force)
         if dry_run:
@@ -118,13 +119,18 @@ def _step(store: RingStore, record: Record, *, force: bool) -> _Step:
     return _Step(outcome, hashlib.sha256(record.document).digest(), revision)
 
 
-def _look(store: RingStore, tenant: str) -> tuple[Ring | RingRejected, str]:
-    """Return the store's ring or why it is refused, and the revision that this was said of."""
+def _look(store: RingStore, tenant: str) -> tuple[Ring | RingRejected, str | None]:
+    """Return the store's ring or why it is refused, and the revision that this was said of.
+
+    There is none of one that is refused where it was before, in the previous store.
+    """
+    revision: str | None = None
     try:
         return _usable(store, store.load(tenant))
     except RingRejected:
         # Read before it is looked at again: if it is mended meanwhile, the save conflicts.
-        revision = store.revision(tenant)
+        with suppress(TenantNotFound):
+            revision = store.revision(tenant)
     try:
         return _usable(store, store.load(tenant))[0], revision
     except RingRejected as error:

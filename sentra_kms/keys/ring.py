@@ -24,6 +24,7 @@ from sentra_kms.reference import is_backend_name
 FORMAT = 1
 MAX_WRAPS = 16  # a version
 CHECK_SIZE = 32
+_TIME_SIZE = len("YYYY-MM-DDTHH:MM:SSZ")
 
 State = Literal["enabled", "disabled", "scheduled", "destroyed"]
 Origin = Literal["generated", "imported"]
@@ -77,6 +78,10 @@ class Ring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def where(self, number: int) -> WrapContext:
         """Return the wrap context of a version."""
         return WrapContext(self.tenant, self.ring_id, number)
+
+    def weight(self) -> int:
+        """Return how much there is in the ring that a rotation or another KEK adds to."""
+        return sum(1 + len(version.wraps) for version in self.versions)
 
     def next_number(self) -> int:
         """Return the number that the next version gets; raises `RingRejected` after the last."""
@@ -312,4 +317,6 @@ def parse_time(text: str) -> datetime | None:
         found = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.isoformat() == text.removesuffix("Z") + "+00:00" else None
+    if len(text) != _TIME_SIZE or found.isoformat() != text.removesuffix("Z") + "+00:00":
+        return None
+    return found

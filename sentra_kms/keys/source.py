@@ -1,4 +1,4 @@
-"""What the cache is told of its times, and where it gets rings and keys from."""
+"""Where rings and keys come from: for the cache, with its times, and for the store."""
 
 from __future__ import annotations
 
@@ -24,6 +24,34 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentra_kms.hooktypes import Remainder, RingPage, StoredRing
+
+    class RingService(Protocol):
+        """What the store needs of a bound backend."""
+
+        name: str
+        operations: frozenset[str]
+
+        def load_ring(self, tenant: str) -> StoredRing:
+            """Load."""
+            ...
+
+        def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
+            """Save by compare-and-set; return the new revision."""
+            ...
+
+        def delete_ring(self, tenant: str, expected: str) -> None:
+            """Delete by compare-and-set."""
+
+        def list_rings(self, cursor: str | None, limit: int) -> RingPage:
+            """List a page."""
+            ...
+
+        def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
+            """Erase earlier revisions; say what remains."""
+            ...
 
     class Source(Protocol):
         """Where rings and keys come from."""

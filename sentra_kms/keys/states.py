@@ -21,6 +21,8 @@ from sentra_kms.keys.ring import (
     without_primary,
 )
 
+_LAST = 253_402_300_799  # 9999-12-31T23:59:59Z, the last time that a ring can name
+
 
 def disabled(ring: Ring, number: int) -> Ring | None:
     """Return the ring with an enabled version disabled."""
@@ -41,17 +43,21 @@ def enabled(ring: Ring, number: int) -> Ring | None:
     return _with_state(ring, version, "enabled", None)
 
 
-def scheduled(ring: Ring, number: int, when: float) -> Ring | None:
-    """Return the ring with a version scheduled for destruction at `when`, seconds since 1970.
+def scheduled(ring: Ring, number: int, now: float, grace: float) -> Ring | None:
+    """Return the ring with a version scheduled for destruction `grace` seconds after `now`.
 
-    One that is scheduled already keeps its time.
+    That is in seconds since 1970, and no earlier than any version of the ring was made: a clock
+    that is behind takes nothing off the time of grace. A version that is scheduled already keeps
+    its time.
     """
     version = _version(ring, number)
     if version.state == "scheduled":
         return None
     _refuse_destroyed(ring, version, "schedule it")
     _refuse_primary(ring, number, "destroyed")
-    return _with_state(ring, version, "scheduled", format_time(ceil(when)))
+    made = (parse_time(each.created) for each in ring.versions)
+    begun = max(now, *(time.timestamp() for time in made if time is not None))
+    return _with_state(ring, version, "scheduled", format_time(min(ceil(begun + grace), _LAST)))
 
 
 def taken_back(ring: Ring, number: int) -> Ring | None:

@@ -7,10 +7,10 @@ mark and no new ring finishes the move. A tenant's first ring is put to use in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,7 +21,6 @@ from sentra_kms.errors import (
     TenantNotFound,
     UnsupportedOperation,
 )
-from sentra_kms.hooktypes import Remainder, RingPage, StoredRing
 from sentra_kms.keys.document import Authenticator, signer_of
 from sentra_kms.keys.ring import (
     Ring,
@@ -32,40 +31,18 @@ from sentra_kms.keys.ring import (
     is_unsettled,
     moved,
     moved_here,
+    parse_time,
     unsettled,
 )
 from sentra_kms.keys.seen import Seen
 from sentra_kms.tenant import check_tenant
 
 _PAGE = 10_000  # tenants asked for at once
+_ROOM = 1024  # bytes; a version that is scheduled takes some 20 more, and less once destroyed
 
 if TYPE_CHECKING:
     from sentra_kms.keys.receipt import Remains
-
-    class RingService(Protocol):
-        """What the store needs of a bound backend."""
-
-        name: str
-        operations: frozenset[str]
-
-        def load_ring(self, tenant: str) -> StoredRing:
-            """Load."""
-            ...
-
-        def save_ring(self, tenant: str, document: bytes, expected: str | None) -> str:
-            """Save by compare-and-set; return the new revision."""
-            ...
-
-        def delete_ring(self, tenant: str, expected: str) -> None:
-            """Delete by compare-and-set."""
-
-        def list_rings(self, cursor: str | None, limit: int) -> RingPage:
-            """List a page."""
-            ...
-
-        def purge_ring_history(self, tenant: str) -> Sequence[Remainder]:
-            """Erase earlier revisions; say what remains."""
-            ...
+    from sentra_kms.keys.source import RingService
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -172,9 +149,11 @@ class RingStore:
     def save(self, ring: Ring, over: Loaded) -> Loaded:
         """Store a ring whose sequence the caller has raised; raises `Conflict`.
 
-        `over` is what was read and is changed, where it is.
+        `over` is what was read and is changed, where it is. What makes it larger leaves room in
+        it, so that versions of a full ring can still change their states.
         """
-        return self._save(over.service, ring, over.revision)
+        room = _ROOM if ring.weight() > over.ring.weight() else 0
+        return self._save(over.service, ring, over.revision, room=room)
 
     def save_over(self, ring: Ring, revision: str | None) -> None:
         """Store a ring over a revision of the store, whatever that holds; as `save` does."""
@@ -213,11 +192,12 @@ class RingStore:
         """Move a tenant's ring from the previous store; returns it where it then is.
 
         A ring that is in the store already stays. Raises `Conflict` if the ring was changed at
-        the same time.
+        the same time, and changes nothing if something is in its way there that does not give way.
         """
         loaded = self.load(tenant)
         if self.is_here(loaded):
             return loaded
+        self._make_way(tenant)
         marked = self._save(loaded.service, moved(loaded.ring, self.name), loaded.revision)
         return self._finish(marked)
 
@@ -310,7 +290,8 @@ class RingStore:
             with suppress(TenantNotFound):
                 other = self._load(self._previous, ring.tenant)
                 if other.ring.ring_id != ring.ring_id and not is_unsettled(other.ring):
-                    with suppress(KMSError):  # its creation was cut short
+                    # Its creation was cut short. It is in nobody's way but a move's.
+                    with suppress(KMSError if other.ring.moved_to is None else Conflict):
                         self._take_back(found)
                     return other if other.ring.moved_to is None else self._finish(other)
         if seen:
@@ -341,6 +322,14 @@ class RingStore:
                 made.service.load_ring(made.ring.tenant)
                 raise
 
+    def _make_way(self, tenant: str) -> None:
+        """Take back what a creation that was cut short left in the store."""
+        with suppress(TenantNotFound):
+            found = self._load(self._service, tenant)
+            if not is_unsettled(found.ring):
+                raise Conflict(f"the ring of '{tenant}' was moved by somebody else", subject=tenant)
+            self._take_back(found)
+
     def _finish(self, marked: Loaded) -> Loaded:
         """Create what a move's mark announces, unless somebody has done so meanwhile."""
         if marked.ring.moved_to != self.name:
@@ -348,9 +337,9 @@ class RingStore:
         try:
             return self._save(self._service, moved_here(marked.ring), None)
         except (Conflict, RingRejected):
-            with suppress(TenantNotFound):
-                return self._load(self._service, marked.ring.tenant)
-            raise
+            if (there := self._own(marked.ring)) is None:
+                raise
+            return there
 
     def _load(self, service: RingService, tenant: str) -> Loaded:
         # Noted before the read: a slow read may lawfully return what was newest when it began.
@@ -361,12 +350,14 @@ class RingStore:
             self._seen.refuse_rollback(ring, stored.document, seen)
         return Loaded(ring, stored.document, stored.revision, service)
 
-    def _save(self, service: RingService, ring: Ring, expected: str | None) -> Loaded:
+    def _save(
+        self, service: RingService, ring: Ring, expected: str | None, *, room: int = 0
+    ) -> Loaded:
         check_tenant(ring.tenant)
         self._seen.refuse_regress(ring, expected)
         payload = encode(ring)
         decode(payload, ring.tenant)  # what no reader would accept is not saved
-        document = self._authenticator.sign(ring.tenant, payload)
+        document = self._authenticator.sign(ring.tenant, payload, room=room)
         return self._put(service, ring, document, expected)
 
     def _put(
@@ -397,4 +388,9 @@ def _refuse_moved(ring: Ring) -> None:
 
 
 def _text(until: datetime | None) -> str | None:
-    return None if until is None else format_time(until.timestamp())
+    """Return a time as a receipt has it; one that it cannot have is as good as none."""
+    if until is not None:
+        with suppress(OverflowError, ValueError):  # beyond the calendar, in its time zone
+            text = format_time(until.timestamp())
+            return text if parse_time(text) else None
+    return None

@@ -178,6 +178,24 @@ class Wrapping:
             return False
         return True
 
+    def refuse_unopened(
+        self, wraps: tuple[Wrap, ...], version: Version, where: WrapContext
+    ) -> None:
+        """Raise what the KEKs raise if none of them opens what it has just wrapped."""
+        failures: list[KMSError] = []
+        for wrap in wraps:
+            try:
+                self._unwrap_one(KekName(wrap.kek), wrap, version, where)
+            except KMSError as error:
+                failures.append(afresh(error))
+            else:
+                return
+        raise _joined(
+            f"nothing was changed, since no KEK opens what it has just wrapped of '{where.tenant}'",
+            failures,
+            always=True,
+        )
+
     def _unwrap_one(
         self, kek: KekName, wrap: Wrap, version: Version, where: WrapContext
     ) -> tuple[KeyMaterial, KekName]:
@@ -213,8 +231,9 @@ class Renewal:
         """Return the version wrapped under the policy's KEKs as they are now, and no other.
 
         A wrap that was made by the current version of its KEK is kept; if another one goes, only
-        if it opens too: no version is left with wraps that nobody has seen open. An older one
-        whose KEK does not work now is kept as well, if `min_wraps` allows that.
+        if it opens too: no version is left with wraps of which nobody has seen one open, also of
+        those made now. An older one whose KEK does not work now is kept as well, if `min_wraps`
+        allows that.
         """
         if not version.wraps:
             return version
@@ -229,6 +248,8 @@ class Renewal:
                 del kept[kek]
         made = self._wrapping.complete(kept, material, where)
         older = tuple(wraps[kek] for kek in made.missing if kek in wraps)
+        if not kept and opened not in {wrap.kek for wrap in older}:
+            self._wrapping.refuse_unopened(made.wraps, version, where)
         return msgspec.structs.replace(
             version,
             wraps=made.wraps + older,
@@ -250,11 +271,11 @@ class Renewal:
             return None
 
 
-def _joined(what: str, failures: list[KMSError]) -> KMSError:
+def _joined(what: str, failures: list[KMSError], *, always: bool = False) -> KMSError:
     """Return one error for several KEKs: of the kind most worth a retry, telling all."""
     chosen = next((failure for failure in failures if failure.retryable), failures[0])
     joined = afresh(chosen)
-    if len(failures) > 1:
+    if always or len(failures) > 1:
         told = "; ".join(
             f"[{failure.subject or failure.backend}] {failure.message}" for failure in failures
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,28 @@ def test_what_comes_meanwhile_is_left(
     assert not list(tmp_path.glob(".rings.backup.*"))
 
 
+def test_what_comes_at_the_last_moment_is_left(
+    made: KMS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another backup that ends at the same time: between the last look and the naming."""
+    path = tmp_path / "rings.backup"
+
+    def overtaken(call: Callable[..., None]) -> Callable[..., None]:
+        def instead(*given: Any, **named: Any) -> None:
+            path.write_text("somebody else's")
+            call(*given, **named)
+
+        return instead
+
+    for name in ("rename", "link"):
+        monkeypatch.setattr(os, name, overtaken(getattr(os, name)))
+    with pytest.raises(AlreadyExists) as caught:
+        made.keys.backup(path)
+    assert caught.value.subject == str(path)
+    assert path.read_text() == "somebody else's"
+    assert not list(tmp_path.glob(".rings.backup.*"))
+
+
 @pytest.mark.parametrize("damaged", [["acme"], ["acme", "globex"]], ids=len)
 def test_a_ring_that_is_refused_is_left_out_and_told(
     key_site: Site, made: KMS, tmp_path: Path, damaged: list[str]
@@ -192,14 +215,14 @@ FAILURES: dict[int, type[KMSError]] = {
 }
 
 
-@pytest.mark.parametrize("place", ["fsync", "rename"])
+@pytest.mark.parametrize("place", ["fsync", "link"])
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: errno.errorcode[code])
 def test_a_disk_that_fails_leaves_nothing(
     made: KMS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, place: str
 ) -> None:
     """What the system refuses is an error of ours that names the file, and no half file stays."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(code, "as the system says")
 
     monkeypatch.setattr(os, place, fail)
@@ -226,6 +249,19 @@ def test_a_path_with_nul_is_malformed(made: KMS, tmp_path: Path) -> None:
     with pytest.raises(MalformedInput, match="NUL"):
         made.keys.restore(f"{tmp_path}/a\0b")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_relative_path_from_nowhere_is_malformed(
+    made: KMS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a process whose working directory was removed."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for operation in (made.keys.backup, made.keys.restore):
+        with pytest.raises(MalformedInput, match="cannot be used as a file"):
+            operation("rings.backup")
 
 
 def test_the_longest_names_fit(made: KMS, tmp_path: Path) -> None:

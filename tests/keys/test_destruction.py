@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from sentra_kms.config import read_settings
 from sentra_kms.errors import Conflict, ServiceUnavailable
 from sentra_kms.events import actor
+from sentra_kms.hooktypes import Remainder
 from sentra_kms.keys.receipt import Receipt, Remains, verify_receipt
 from sentra_kms.keys.store import RingStore
 from sentra_kms.runtime import KMS
@@ -52,6 +53,21 @@ def test_receipt_is_handed_out_whatever_the_actor_is_called(
     with actor(name, request_id=request_id):
         receipt = said(kms, kms.keys.shred("acme", confirm="acme").receipt)
     assert (receipt.actor, receipt.request) == told
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_backups_are_told_with_every_kek_that_may_open_them(kms: KMS, *, again: bool) -> None:
+    """The last KEKs are named, and that older backups may be under others; also the second time."""
+    shredded = kms.keys.shred("acme", confirm="acme")
+    if again:
+        shredded = kms.keys.shred("acme", confirm="acme")
+    *_, backups = shredded.destroyed.remains
+    assert backups.where.startswith(
+        "backups of the ring made before, as long as a KEK that wrapped"
+    )
+    assert ("memory:k (key id " in backups.where) is not again
+    assert backups.until is None
+    assert said(kms, shredded.receipt).remains == shredded.destroyed.remains
 
 
 def lose_one_answer(kms: KMS) -> Spy:
@@ -121,3 +137,54 @@ def test_receipt_is_handed_out_whatever_a_store_says_of_what_remains(
         r"disk \udcff",
         "x" * 1024,
     ]
+
+
+def test_what_was_destroyed_before_an_interrupt_is_logged(
+    kms: KMS, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who interrupts it gets no report; what was not come to is as it was."""
+    for tenant in ("acme", "other"):
+        kms.keys.schedule_destroy(tenant, 1, after=NOW)
+    saves = Spy(kms, "memory", "save_ring")
+
+    def interrupt() -> None:
+        if saves.count == 2:
+            raise KeyboardInterrupt
+
+    saves.before = interrupt
+    with caplog.at_level("WARNING", "sentra_kms"), pytest.raises(KeyboardInterrupt):
+        kms.keys.destroy_due()
+    (record,) = caplog.records
+    told = "destroy_due was interrupted after it had destroyed of 'acme': version 1"
+    assert record.getMessage() == told
+    assert kms.keys.describe("other").versions[0].state == "scheduled"
+
+
+WEST = timezone(timedelta(hours=14))
+
+
+@pytest.mark.parametrize(
+    ("until", "told"),
+    [
+        (datetime(2030, 1, 1, 14, tzinfo=WEST), "2030-01-01T00:00:00Z"),
+        (datetime.min.replace(tzinfo=WEST), None),
+        (datetime.max.replace(tzinfo=timezone(-timedelta(hours=14))), None),
+        (datetime(999, 1, 1, tzinfo=WEST), None),
+    ],
+)
+def test_receipt_is_handed_out_whatever_time_a_store_tells(
+    kms: KMS, until: datetime, told: str | None
+) -> None:
+    """A time that the calendar of receipts does not have is told as none."""
+    left = Remainder("revisions", until)
+    Spy(kms, "memory", "purge_ring_history").instead = lambda *_: (left,)
+    shredded = kms.keys.shred("acme", confirm="acme")
+    assert said(kms, shredded.receipt).remains[1].until == told
+
+
+def test_receipt_is_handed_out_however_much_remains(kms: KMS) -> None:
+    """A store that names each of its revisions in words of any length."""
+    left = [Remainder("\x01" * 2000, None)] * 10_000
+    Spy(kms, "memory", "purge_ring_history").instead = lambda *_: left
+    remains = said(kms, kms.keys.shred("acme", confirm="acme").receipt).remains
+    assert remains[65].where == "9936 places more of the stores"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from tests.keys.conftest import WAIT, Crew, Site, Spy, until
 from tests.keys.test_cache import waiting_in_a_flight
 
 BOUND = 256 * 1024
+ROOM = 1024  # bytes that a new version leaves
 HEADER = 96  # bytes before the payload
 
 
@@ -290,17 +293,43 @@ def test_full_ring_is_left_as_it_is_and_stays_usable(key_site: Site, made: KMS) 
 
 
 def test_full_is_exact_to_the_byte(key_site: Site, made: KMS) -> None:
-    """A rotation whose document has just 256 KiB is saved."""
+    """A rotation whose document leaves just 1 KiB of its 256 is saved."""
     padded(key_site, 200_000)
     before = len(key_site.document())
     key_site.open().keys.rotate("acme")
     grown = len(key_site.document()) - before
-    padded(key_site, BOUND - grown)
+    padded(key_site, BOUND - ROOM - grown)
     assert key_site.open().keys.rotate("acme").primary == 4
-    assert len(key_site.document()) == BOUND
-    padded(key_site, BOUND - grown + 1)
+    assert len(key_site.document()) == BOUND - ROOM
+    padded(key_site, BOUND - ROOM - grown + 1)
     with pytest.raises(RingRejected, match="full"):
         key_site.open().keys.rotate("acme")
+
+
+def test_versions_of_a_full_ring_change_their_states(key_site: Site, made: KMS) -> None:
+    """There is room for that, by which there comes to be room for new versions again."""
+    kms = key_site.open()
+    for _ in range(3):
+        kms.keys.rotate("acme")
+    padded(key_site, BOUND - ROOM)
+    with pytest.raises(RingRejected, match=r"full.*Destroy versions that nothing needs"):
+        kms.keys.rotate("acme")
+    kms.keys.disable("acme", 1)
+    for number in (1, 2, 3, 4):
+        kms.keys.schedule_destroy("acme", number, after=timedelta(0))
+    kms.keys._clock = lambda: time.time() + 10
+    assert [each.versions for each in kms.keys.destroy_due().destroyed] == [(1, 2, 3, 4)]
+    assert kms.keys.rotate("acme").primary == 6
+
+
+def test_nothing_is_saved_past_the_bound(key_site: Site, made: KMS) -> None:
+    """Not even what takes up the room that is left for it."""
+    kms = key_site.open()
+    padded(key_site, BOUND - 1)
+    before = key_site.document()
+    with pytest.raises(RingRejected, match=f"full.*{BOUND} bytes"):
+        kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
+    assert key_site.document() == before
 
 
 @pytest.mark.parametrize("over", [1, 1024 * 1024])
@@ -714,6 +743,7 @@ def test_mark_of_a_move_names_a_backend(name: str) -> None:
         "2024-01-01T00:00:00+00:00",
         "2024-01-01T00:00:00",
         "2024-01-01T00:00:00.5Z",
+        "2024-01-01T00:00:00.123456Z",
         "2024-01-01 00:00:00Z",
         "2024-01-01t00:00:00Z",
         "2024-01-01T00:00:00z",

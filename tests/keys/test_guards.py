@@ -147,14 +147,14 @@ def test_rewrap_of_what_is_current_asks_for_no_key(
 def test_rewrap_when_both_keks_moved(
     wrapping: Wrapping, version: Version, service: Service
 ) -> None:
-    """Both wraps are made anew from the key that one of them held."""
+    """Both wraps are made anew from the key that one of them held, and one of them is tried."""
     service.keys = {"one": ("id-1", "7"), "two": ("id-8", "8")}
     renewed = wrapping.renewal("acme").renew(version, WHERE)
     assert [(wrap.key_id, wrap.key_version) for wrap in renewed.wraps] == [
         ("id-1", "7"),
         ("id-8", "8"),
     ]
-    assert (service.wraps, service.unwraps) == (["one", "two"], ["one"])
+    assert (service.wraps, service.unwraps) == (["one", "two"], ["one", "one"])
 
 
 # --- the lock of a ring -----------------------------------------------------------------------

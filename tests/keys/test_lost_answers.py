@@ -313,6 +313,43 @@ def test_destruction_that_conflicts_with_its_own_save_is_reported(key_site: Site
     assert any("backups" in each.where for each in done.remains)
 
 
+@pytest.mark.parametrize("answer", LOST, ids=lambda error: type(error).__name__)
+def test_shredding_whose_answer_is_lost_has_its_receipt(
+    key_site: Site, kms: KMS, answer: KMSError
+) -> None:
+    """The keys are gone, and a second one could not name any more what had wrapped them."""
+    (wrap,) = kms.keys.describe("acme").versions[0].wraps
+    LosingStore(kms).lose(answer)
+    done = kms.keys.shred("acme", confirm="acme")
+    receipt = kms.keys.verify_receipt(done.receipt)
+    assert [each.key_id for each in receipt.versions[0].wraps] == [wrap.key_id]
+    assert receipt.sequence == key_site.open().keys.describe("acme").sequence
+
+
+def test_destruction_whose_answer_is_lost_is_reported(kms: KMS) -> None:
+    """It is no failure, and the next run would have nothing to tell."""
+    kms.keys.rotate("acme")
+    kms.keys.schedule_destroy("acme", 1, after=timedelta(0))
+    kms.keys._clock = lambda: time.time() + 10
+    LosingStore(kms).lose(ServiceUnavailable("reset"))
+    report = kms.keys.destroy_due()
+    assert [each.versions for each in report.destroyed] == [(1,)]
+    assert report.failed == {}
+
+
+def test_shredding_that_never_reached_the_store_fails(kms: KMS) -> None:
+    """Nothing is told to be gone that is not, whether the ring can be looked at or not."""
+    saves, loads = Spy(kms, "local", "save_ring"), Spy(kms, "local", "load_ring")
+    saves.failure = Timeout("no answer within 5 s")
+    with pytest.raises(Timeout):
+        kms.keys.shred("acme", confirm="acme")
+    saves.before = lambda: setattr(loads, "failure", ServiceUnavailable("down"))
+    with pytest.raises(Timeout):
+        kms.keys.shred("acme", confirm="acme")
+    saves.failure = saves.before = loads.failure = None
+    assert [each.state for each in kms.keys.describe("acme").versions] == ["enabled"]
+
+
 def test_destruction_that_was_overtaken_by_a_cancel_destroys_nothing(
     key_site: Site, kms: KMS
 ) -> None:

@@ -21,6 +21,7 @@ import pytest
 from sentra_kms.backends.ring_files import file_name
 from sentra_kms.config import read_settings
 from sentra_kms.errors import (
+    AccessDenied,
     AlreadyExists,
     ConfigurationError,
     Conflict,
@@ -35,6 +36,7 @@ from sentra_kms.runtime import KMS
 from tests.keys.conftest import ROOT, WAIT, Crew, Later, Site, Spy, in_threads, until
 
 DOWN = ServiceUnavailable("down for maintenance")
+ORDERS = (("new", "old"), ("old", "new"))
 
 
 class Two:
@@ -113,6 +115,22 @@ def two(key_site: Site) -> Iterator[Two]:
     yield found
     for each in found.opened:
         each.close()
+
+
+def leave_mark(two: Two) -> None:
+    """Begin to move acme, and fail before the ring is created in the new store."""
+    mover = two.open()
+    Spy(mover, "new", "save_ring").failure = DOWN
+    with pytest.raises(ServiceUnavailable):
+        mover.keys.move("acme")
+
+
+def cut_short(kms: KMS, tenant: str = "acme") -> None:
+    """Leave a ring in the new store whose creation was stopped before it was put to use."""
+    store = kms._wiring.plan.store  # type: ignore[union-attr]
+    kms.keys.create("model", exist_ok=True)
+    fields = {"tenant": tenant, "sequence": 1, "primary": None}
+    store.save_over(msgspec.structs.replace(store.load("model").ring, **fields), None)
 
 
 # --- where a ring is ----------------------------------------------------------------------------
@@ -476,19 +494,11 @@ def test_create_that_was_cut_short(two: Two, order: tuple[str, str], *, other: b
 @pytest.mark.parametrize("marked", [False, True])
 def test_ring_is_moved_over_one_whose_creation_was_cut_short(two: Two, *, marked: bool) -> None:
     """Which is none, and in nobody's way."""
-    kms = two.open()
-    kms.keys.create("beta")
-    ring = kms._wiring.plan.store.load("beta").ring  # type: ignore[union-attr]
-    two.path("new", "beta").unlink()
     message = two.before().keys.encrypt("acme", b"x")
-    mover = two.open()
     if marked:
-        Spy(mover, "new", "save_ring").failure = DOWN
-        with pytest.raises(ServiceUnavailable):
-            mover.keys.move("acme")
-        mover = two.open()
-    cut_short = msgspec.structs.replace(ring, tenant="acme", sequence=1, primary=None)
-    mover._wiring.plan.store.save_over(cut_short, None)  # type: ignore[union-attr]
+        leave_mark(two)
+    mover = two.open()
+    cut_short(mover)
     assert mover.keys.decrypt("acme", message) == b"x"
     mover.keys.move("acme")
     assert two.open("new", None).keys.decrypt("acme", message) == b"x"
@@ -909,10 +919,11 @@ def test_destroying_again_deletes_what_a_run_that_was_stopped_has_left(two: Two)
 
     def stop(*arguments: Any) -> Any:
         real(*arguments)
-        raise DOWN
+        raise KeyboardInterrupt
 
     saves.instead = stop
-    assert set(kms.keys.destroy_due().failed) == {"acme"}
+    with pytest.raises(KeyboardInterrupt):
+        kms.keys.destroy_due()
     assert two.payload("new")["versions"][0]["state"] == "destroyed"
     saves.instead = None
     assert kms.keys.destroy_due().failed == {}
@@ -1032,3 +1043,116 @@ def test_conflict_that_never_ends_is_told(two: Two, monkeypatch: pytest.MonkeyPa
     Spy(kms, "old", "save_ring").failure = Conflict("again")
     with pytest.raises(Conflict):
         kms.keys.move("acme")
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_move_that_cannot_make_way_says_so(two: Two, *, marked: bool) -> None:
+    """As where nothing may be deleted: another ring is never told to be the one that moved."""
+    message = two.before().keys.encrypt("acme", b"x")
+    if marked:
+        leave_mark(two)
+    mover = two.open()
+    cut_short(mover)
+    deletes = Spy(mover, "new", "delete_ring")
+    deletes.failure = AccessDenied("nothing may be deleted here")
+    with pytest.raises(AccessDenied):
+        mover.keys.move("acme")
+    if marked:
+        with pytest.raises(AccessDenied):
+            mover.keys.rotate("acme")
+    else:
+        assert two.payload("old")["moved_to"] is None
+        assert mover.keys.rotate("acme").primary == 3
+    assert two.payload("new")["primary"] is None
+    deletes.failure = None
+    mover.keys.move("acme")
+    assert two.open("new", None).keys.decrypt("acme", message) == b"x"
+
+
+def test_ring_that_comes_into_the_way_of_a_move_is_not_taken_for_it(two: Two) -> None:
+    """Whatever is created there while the mark is set: the move is made again over it."""
+    message = two.before().keys.encrypt("acme", b"x")
+    mover = two.open()
+    Spy(mover, "old", "save_ring").before = lambda: cut_short(two.open())
+    assert mover.keys.move("acme").primary == 2
+    assert two.open("new", None).keys.decrypt("acme", message) == b"x"
+
+
+def test_move_of_a_ring_that_another_has_moved(two: Two) -> None:
+    """It is found there, and nothing is marked twice."""
+    mover, other = two.open(), two.open()
+    reads = Spy(mover, "old", "load_ring")
+
+    def overtake() -> None:
+        reads.before = None
+        other.keys.rotate("acme")
+
+    reads.before = overtake
+    looks = Spy(mover, "new", "load_ring")
+
+    def move() -> None:
+        if looks.count == 2:
+            other.keys.move("acme")
+
+    looks.before = move
+    assert mover.keys.move("acme").primary == 3
+    assert two.payload("old")["moved_to"] == "new"
+
+
+def test_rotation_does_not_put_a_ring_to_use_that_is_being_taken_back(two: Two) -> None:
+    """A tenant that two create at once has one ring, also if a third changes it meanwhile."""
+    maker, other, third = two.open("old", "new"), two.open(), two.open()
+    go_on, changed = threading.Event(), threading.Event()
+    Spy(maker, "old", "save_ring").before = lambda: go_on.wait(WAIT)
+    looks = Spy(maker, "new", "load_ring")
+    looks.before = lambda: two.has("old", "beta") and changed.wait(WAIT)
+    reads = Spy(third, "old", "load_ring")
+
+    def overtake() -> None:
+        reads.before = None
+        other.keys.create("beta")
+        go_on.set()
+        until(lambda: two.has("old", "beta"))
+
+    reads.before = overtake
+    crew = Crew(lambda _: maker.keys.create("beta"), 1)
+    until(lambda: looks.count == 1)
+    try:
+        third.keys.rotate("beta")
+    finally:
+        changed.set()
+    crew.join()
+    messages = [two.open(*order).keys.encrypt("beta", b"x") for order in ORDERS]
+    for order in ORDERS:
+        assert two.open(*order).keys.decrypt_many("beta", messages) == [b"x", b"x"]
+
+
+# --- restored while there are two -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_ring_that_is_refused_in_the_old_store_is_restored_by_force_alone(
+    two: Two, tmp_path: Path, *, marked: bool
+) -> None:
+    """It may be newer than the backup, and be mended: nothing is put in front of it unasked."""
+    path = tmp_path / "rings.backup"
+    two.open().keys.backup(path)
+    two.open().keys.rotate("acme")
+    message = two.open().keys.encrypt("acme", b"x")
+    if marked:
+        leave_mark(two)
+    sound = two.path("old").read_bytes()
+    two.path("old").write_bytes(sound[:-1] + b"?")
+    (left,) = two.open().keys.restore(path).tenants
+    assert (left.action, left.losses.unknown, two.has("new")) == ("refuse", True, False)
+    assert left.error is not None
+    assert "its MAC is wrong" in left.error.message
+    two.path("old").write_bytes(sound)
+    assert two.open().keys.decrypt("acme", message) == b"x"
+    two.path("old").write_bytes(sound[:-1] + b"?")
+    if two.has("new"):
+        two.path("new").unlink()
+    (done,) = two.open().keys.restore(path, force=True).tenants
+    assert (done.action, done.error) == ("force", None)
+    assert len(two.open().keys.describe("acme").versions) == 2
+    assert two.open().keys.restore(path).failed == ()

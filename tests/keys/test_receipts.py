@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sentra_kms.errors import MalformedInput
+from sentra_kms.errors import ConfigurationError, MalformedInput
 from sentra_kms.keys.document import Authenticator
 from sentra_kms.keys.receipt import MAX_RECEIPT, Remains, make_receipt
 from sentra_kms.keys.ring import Ring, decode
@@ -74,6 +74,23 @@ def test_what_no_reader_would_accept_is_not_made(key_site: Site, change: dict[st
     """An error, and no receipt that cannot be verified."""
     with pytest.raises(MalformedInput):
         made(key_site, **change)
+
+
+@pytest.mark.parametrize("data", [None, 5, "text", memoryview(b"a view"), ["a", "list"]], ids=repr)
+def test_what_is_no_bytes_is_no_receipt(key_site: Site, data: Any) -> None:
+    """Told as any other input that is malformed, with its type."""
+    with pytest.raises(MalformedInput, match=f"it is {type(data).__name__} and not bytes"):
+        key_site.open().keys.verify_receipt(data)
+
+
+@pytest.mark.parametrize("policy", [5, b"default", ["default"], {}], ids=repr)
+def test_what_is_no_name_is_no_policy(key_site: Site, policy: Any) -> None:
+    """Whatever takes a policy by its name."""
+    keys = key_site.open().keys
+    keys.create("acme")
+    for use in (keys.set_policy, keys.release, keys.create):
+        with pytest.raises(ConfigurationError, match="there is no policy"):
+            use("acme", policy)
 
 
 def test_the_receipt_of_a_full_ring_fits(key_site: Site) -> None:

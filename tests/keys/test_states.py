@@ -149,6 +149,25 @@ def test_time_of_destruction_is_never_early(kms: KMS, calendar: Calendar) -> Non
     assert calendar.now + DAY <= when < calendar.now + DAY + timedelta(seconds=1)
 
 
+def test_clock_that_is_behind_takes_nothing_off_the_time_of_grace(
+    kms: KMS, calendar: Calendar
+) -> None:
+    """As of a machine that came up in 1970: no version was made after now."""
+    right = calendar.now
+    calendar.now = datetime(1970, 1, 1, tzinfo=UTC)
+    ring = kms.keys.schedule_destroy("acme", 1, after=GRACE)
+    assert ring.versions[0].destroy_after == right + GRACE
+    calendar.now = right + GRACE - timedelta(seconds=1)
+    assert kms.keys.destroy_due().destroyed == ()
+
+
+def test_time_of_grace_ends_with_the_calendar(kms: KMS, calendar: Calendar) -> None:
+    """However far ahead a clock is: the year 10000 is in no ring."""
+    calendar.now = datetime(9999, 6, 1, tzinfo=UTC)
+    ring = kms.keys.schedule_destroy("acme", 1, after=365 * DAY)
+    assert ring.versions[0].destroy_after == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
 def test_what_is_due_is_destroyed_and_nothing_else(messages: Any, calendar: Calendar) -> None:
     """Its wraps are gone from the ring, its check value stays, and no way leads back."""
     kms, (one, two, three) = messages

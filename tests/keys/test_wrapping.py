@@ -10,6 +10,7 @@ import pytest
 from sentra_kms.backends.master_key import MasterKey
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import (
+    AccessDenied,
     KeyNotFound,
     KMSError,
     PluginError,
@@ -325,6 +326,40 @@ def test_rewrap_saves_nothing_while_a_wrap_that_stays_cannot_be_tried(key_site: 
     with pytest.raises(ServiceUnavailable):
         narrow.keys.rewrap("acme")
     assert key_site.document() == before
+
+
+@pytest.mark.parametrize("fault", ["denied", "another key"])
+def test_rewrap_does_not_drop_what_opens_for_what_was_never_tried(
+    key_site: Site, fault: str
+) -> None:
+    """A KEK that cannot unwrap what it wraps, by its rights or another key, takes over nothing."""
+    writer = key_site.open("local:m1")
+    writer.keys.create("acme")
+    message = writer.keys.encrypt("acme", b"x")
+    before = key_site.document()
+    narrow = key_site.open("spare:m2", unwrap_with=("local:m1",), authenticate_with=AUTH)
+    if fault == "denied":
+        Spy(narrow, "spare", "unwrap_key").failure = AccessDenied("you may encrypt only")
+    else:
+        spy = Spy(narrow, "spare", "wrap_key")
+        spy.instead = lambda key, _, where: spy._original(key, KeyMaterial(bytes(32)), where)
+    told = "nothing was changed, since no KEK opens what it has just wrapped of 'acme'"
+    with pytest.raises(AccessDenied if fault == "denied" else RingRejected, match=told):
+        narrow.keys.rewrap("acme")
+    assert key_site.document() == before
+    assert key_site.open("local:m1").keys.decrypt("acme", message) == b"x"
+
+
+@pytest.mark.parametrize("sealed", TWO)
+def test_rewrap_lets_a_kek_wrap_that_is_kept_for_an_emergency(key_site: Site, sealed: str) -> None:
+    """Its key to unwrap may lie in a safe, as long as another one of those that take over opens."""
+    key_site.open("third:m3").keys.create("acme")
+    config = {"unwrap_with": ("third:m3",), "authenticate_with": ("third:m3",)}
+    kms = key_site.open(*TWO, **config)
+    Spy(kms, sealed.partition(":")[0], "unwrap_key").failure = AccessDenied("it is in the safe")
+    kms.keys.rewrap("acme")
+    assert keks(kms) == list(TWO)
+    assert kms.keys.decrypt("acme", kms.keys.encrypt("acme", b"x")) == b"x"
 
 
 def test_rewrap_drops_a_kek_that_no_longer_wraps(key_site: Site) -> None:

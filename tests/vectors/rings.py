@@ -371,6 +371,7 @@ _VERSION_FIELDS: dict[str, list[Any]] = {
         "20260101T093000Z",
         "\u0662\u0660\u0662\u0666-01-01T09:30:00Z",
         "2026-01-01T09:30:00Z\n",
+        "2026-01-01T09:30:00.123456Z",
     ],
     "origin": ["", "Generated", "derived", 1],
     "check": ["", 1, writer.b64(bytes(31)), writer.b64(bytes(33)), bytes(32).hex()],

@@ -6,11 +6,15 @@ import errno
 import os
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sentra_kms.errors import AccessDenied
 
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a file is opened that is made by that."""
+
 _MAX_LINKS = 40  # as Linux has it
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -29,6 +33,35 @@ def place_of(path: str) -> Generator[tuple[int, str]]:
         yield folder, name
     finally:
         os.close(folder)
+
+
+def must_be_free(name: str, folder: int) -> None:
+    """Raise `FileExistsError` if something stands there, also a link that leads nowhere."""
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def temporary_name(name: str) -> str:
+    """Return a name that nobody can guess for what is to become `name`, which it begins with."""
+    return f".{name[:32]}.{os.urandom(8).hex()}.tmp"
+
+
+def name_anew(temporary: str, name: str, folder: int) -> None:
+    """Give a temporary file its name; raises `FileExistsError` if something stands there.
+
+    A rename would replace what came there meanwhile. It is one, after a last look, only on file
+    systems on which no file has two names.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        must_be_free(name, folder)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    else:
+        os.unlink(temporary, dir_fd=folder)
 
 
 def _opened(directory: str, path: str) -> int:
