@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sentra_kms.answers import drop_coroutine, own_error
 from sentra_kms.discovery import FoundType, find_create
-from sentra_kms.errors import KMSError, PluginError, afresh
+from sentra_kms.errors import ConfigurationError, KMSError, NotFound, PluginError, afresh
 from sentra_kms.guard import check_parts, hooks_of
 from sentra_kms.hookspecs import HookManager
 from sentra_kms.hooktypes import BackendSettings, Host
@@ -43,6 +43,15 @@ def _made(found: FoundType, settings: BackendSettings, host: Host) -> object:
         return create(settings, host)
     except Exception as error:  # noqa: BLE001 - the boundary: nothing foreign gets past it
         failure = own_error(host.name, error, "create")
+    if isinstance(failure, NotFound):
+        # Nothing was asked of it yet, so this is no answer: whoever asks for a secret or a ring may
+        # not take it for one and go on elsewhere.
+        failure = ConfigurationError(
+            f"backend '{host.name}' cannot be made, since what it needs is not there: "
+            f"{failure.message}",
+            backend=host.name,
+            operation="create",
+        )
     failure.backend = failure.backend or host.name
     raise failure
 

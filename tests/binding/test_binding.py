@@ -533,6 +533,24 @@ def test_error_of_ours_while_the_parts_are_made() -> None:
         bind(make)
 
 
+@pytest.mark.parametrize("kind", [errors.SecretNotFound, errors.KeyNotFound, TenantNotFound])
+@pytest.mark.parametrize("backend", [None, "fake", "file"])
+def test_backend_that_cannot_be_made_has_not_answered(
+    kind: type[errors.NotFound], backend: str | None
+) -> None:
+    """What `create` does not find is nothing that was asked for: no chain goes on because of it.
+
+    A backend is also made when a secret is first asked of it, and in a forked child.
+    """
+
+    def make() -> object:
+        raise kind("/run/secrets/token does not exist", backend=backend)
+
+    with pytest.raises(errors.ConfigurationError, match="/run/secrets/token does not") as caught:
+        bind(make)
+    assert (caught.value.backend, caught.value.operation) == ("fake", "create")
+
+
 # --- answers of the wrong kind -----------------------------------------------------------------
 
 
