@@ -40,6 +40,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
 """How a duration is written, as a regular expression."""
 
+_LONGEST = 3600.0  # seconds: timers and sockets take no timeout without bound
 _MOST_LINKS = 16  # backends in a row, each with the credentials of the one before
 _TABLES = ("development", "backends", "keys", "policies", "secrets", "cache", "audit")
 _NOT_BUILT = {"audit": frozenset({"required", "path", "wrap_with"})}
@@ -302,9 +303,11 @@ class _Reader:
         except ValueError as error:
             failure = f"timeout: {error}"
         else:
-            if seconds > 0:
+            if 0 < seconds <= _LONGEST:
                 return seconds
             failure = "timeout: an operation needs more time than none"
+            if seconds:
+                failure = "timeout: an operation that takes more than 1h is none that is waited for"
         self._refuse(where, failure)
 
     def _refuse(self, where: str, what: str) -> NoReturn:
