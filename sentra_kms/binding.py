@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from sentra_kms.answers import findings_of, own_error, version_of, wrong_answer, wrong_ends
 from sentra_kms.context import WrapContext
 from sentra_kms.discovery import FoundType
-from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
+from sentra_kms.errors import KMSError, PluginError, UnsupportedOperation, afresh
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import RLock, tell_after_fork
 from sentra_kms.hookspecs import BATCH_SIZE
@@ -187,10 +187,19 @@ class Binding:
         )
 
     def list_rings(self, cursor: str | None, limit: int) -> RingPage:
-        """Return a page of tenants."""
-        return self._ask(
+        """Return a page of tenants; one that leads to itself is a `PluginError`."""
+        page = self._ask(
             RingPage, "list_rings", "*", cursor=cursor, limit=limit, timeout=self._timeout
         )
+        if cursor is not None and page.cursor == cursor:
+            raise PluginError(
+                f"backend '{self.name}' answered list_rings with the cursor that it was given, by "
+                "which a list would never end",
+                backend=self.name,
+                operation="list_rings",
+                subject="*",
+            )
+        return page
 
     def purge_ring_history(self, tenant: str) -> tuple[Remainder, ...]:
         """Erase what a store keeps of a tenant's ring beside the live one; return what remains.

@@ -756,6 +756,16 @@ def test_error_of_ours_that_raises_when_it_is_read(
     assert caught.value.__context__ is None
 
 
+def test_page_that_leads_to_itself() -> None:
+    """A store that gives the cursor back that it was given would be listed for ever."""
+    binding = whole(lambda *_: RingPage(("acme",), "here"))
+    assert binding.list_rings(None, 10).cursor == "here"
+    assert binding.list_rings("before", 10).cursor == "here"
+    with pytest.raises(PluginError, match="a list would never end") as caught:
+        binding.list_rings("here", 10)
+    assert caught.value.operation == "list_rings"
+
+
 def test_expiry_that_is_aware() -> None:
     """An expiry with a time zone, any, is taken."""
     zone = timezone(timedelta(hours=5, minutes=30))
