@@ -6,14 +6,15 @@ What is wrong is told by its kind and never by its value, which may be a key.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from types import CoroutineType
 from typing import cast
 
 from sentra_kms.errors import KMSError, PluginError, VendorError, afresh
 from sentra_kms.hooktypes import (
+    Finding,
     KeyDescription,
     Remainder,
     RingPage,
@@ -24,16 +25,20 @@ from sentra_kms.hooktypes import (
 from sentra_kms.material import KeyMaterial
 
 TENANT_KEY_SIZE = 32
+LEVELS = ("ok", "warning", "error")
+"""A finding's levels, the worst last."""
+
 _UNWRAPS = frozenset({"unwrap_key", "unwrap_keys"})
 
 _Check = Callable[[object], str | None]
 """Says what is wrong with a field's value, without showing it; `None` if nothing is."""
 
 
-def own_error(backend: str, error: Exception, operation: str) -> KMSError:
+def own_error(backend: str, error: object, operation: str) -> KMSError:
     """Return an error of ours for what a hook raised, or gave as an end of a batch."""
-    if isinstance(error, KMSError):
-        return afresh(error)
+    if issubclass(type(error), KMSError):
+        with suppress(Exception):  # a plugin's own subclass is foreign code, too
+            return afresh(cast("KMSError", error))
     failure = PluginError(
         f"backend '{backend}' let {type(error).__name__} escape from {operation}: its author must "
         "map it"
@@ -47,10 +52,9 @@ def wrong_answer(
 ) -> PluginError | None:
     """Return what is wrong with the answer of a hook, `None` if nothing is."""
     said = f"backend '{backend}' answered {operation} with"
-    if not isinstance(answer, kind):
+    if type(answer) is not kind:  # and no subclass, which is foreign code wherever it is read
         given = type(answer).__name__
-        if inspect.iscoroutine(answer):
-            answer.close()  # or Python would warn that nobody awaited it
+        drop_coroutine(answer)
         return PluginError(f"{said} {given}, not {kind.__name__}")
     if kind is str and _text(answer) is not None:
         return PluginError(f"{said} text that is empty or no text")
@@ -64,13 +68,37 @@ def wrong_answer(
         fault = check(getattr(answer, field, None))
         if fault is not None:
             return PluginError(f"{said} a {kind.__name__} whose {field} {fault}")
-    if operation in _UNWRAPS and isinstance(answer, KeyMaterial):
-        size = len(answer.reveal())
+    if operation in _UNWRAPS:
+        size = len(cast("KeyMaterial", answer).reveal())
         if size != TENANT_KEY_SIZE:
             return PluginError(
                 f"'{subject}' unwrapped {size} bytes where a tenant key has {TENANT_KEY_SIZE}"
             )
     return None
+
+
+def findings_of(backend: str, answer: object) -> list[Finding]:
+    """Return what a part answered `check` with; in the place of what is none, what is wrong."""
+    said = f"backend '{backend}' answered check with"
+    if type(answer) is not list and type(answer) is not tuple:
+        drop_coroutine(answer)
+        fault = PluginError(f"{said} {type(answer).__name__}, not a list of Finding")
+        return [Finding("error", backend, fault.message)]
+    found: list[Finding] = []
+    for each in cast("Sequence[object]", answer):
+        wrong = wrong_answer(backend, "check", backend, each, Finding)
+        found.append(
+            cast("Finding", each)
+            if wrong is None
+            else Finding("error", backend, wrong.message, "its author must mend it")
+        )
+    return found
+
+
+def drop_coroutine(answer: object) -> None:
+    """Close a coroutine that is refused, or Python would warn that nobody awaited it."""
+    if type(answer) is CoroutineType:
+        cast("CoroutineType[object, object, object]", answer).close()
 
 
 def wrong_ends(backend: str, operation: str, ends: object, count: int) -> PluginError | None:
@@ -115,6 +143,15 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else _text(value)
 
 
+def _maybe_empty(value: object) -> str | None:
+    return None if value == "" and type(value) is str else _text(value)
+
+
+def _level(value: object) -> str | None:
+    is_one = type(value) is str and value in LEVELS
+    return None if is_one else f"is none of {', '.join(LEVELS)}"
+
+
 def _bytes(value: object) -> str | None:
     if type(value) is not bytes:
         return f"is {type(value).__name__}"
@@ -146,8 +183,15 @@ _FIELDS: dict[type, tuple[tuple[str, _Check], ...]] = {
         ("data", _of(KeyMaterial)),
         ("version", _text_or_none),
         ("expires", _moment_or_none),
+        ("created", _moment_or_none),
     ),
     StoredRing: (("document", _of(bytes)), ("revision", _text)),
     RingPage: (("tenants", _texts), ("cursor", _text_or_none)),
+    Finding: (
+        ("level", _level),
+        ("subject", _text),
+        ("message", _text),
+        ("advice", _maybe_empty),
+    ),
     Remainder: (("place", _text), ("until", _moment_or_none)),
 }

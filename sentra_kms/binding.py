@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
-import msgspec
-
-from sentra_kms.answers import own_error, version_of, wrong_answer, wrong_ends
+from sentra_kms.answers import findings_of, own_error, version_of, wrong_answer, wrong_ends
 from sentra_kms.context import WrapContext
-from sentra_kms.discovery import Create, FoundType, find_create
-from sentra_kms.errors import KMSError, UnsupportedOperation, afresh
+from sentra_kms.discovery import FoundType
+from sentra_kms.errors import KMSError, PluginError, UnsupportedOperation, afresh
 from sentra_kms.events import Event, current_actor
 from sentra_kms.forks import RLock, tell_after_fork
-from sentra_kms.guard import check_parts, hooks_of
-from sentra_kms.hookspecs import BATCH_SIZE, HookManager
+from sentra_kms.hookspecs import BATCH_SIZE
 from sentra_kms.hooktypes import (
     BackendSettings,
     Finding,
@@ -32,6 +29,7 @@ from sentra_kms.hooktypes import (
     WrapRequest,
 )
 from sentra_kms.material import KeyMaterial
+from sentra_kms.parts import make_parts
 
 _R = TypeVar("_R")
 _T = TypeVar("_T")
@@ -189,10 +187,19 @@ class Binding:
         )
 
     def list_rings(self, cursor: str | None, limit: int) -> RingPage:
-        """Return a page of tenants."""
-        return self._ask(
+        """Return a page of tenants; one that leads to itself is a `PluginError`."""
+        page = self._ask(
             RingPage, "list_rings", "*", cursor=cursor, limit=limit, timeout=self._timeout
         )
+        if cursor is not None and page.cursor == cursor:
+            raise PluginError(
+                f"backend '{self.name}' answered list_rings with the cursor that it was given, by "
+                "which a list would never end",
+                backend=self.name,
+                operation="list_rings",
+                subject="*",
+            )
+        return page
 
     def purge_ring_history(self, tenant: str) -> tuple[Remainder, ...]:
         """Erase what a store keeps of a tenant's ring beside the live one; return what remains.
@@ -215,10 +222,7 @@ class Binding:
         found: list[Finding] = []
         answers, failures = self._ask_parts("check", timeout=self._timeout)
         for answer in answers:
-            try:
-                found += msgspec.convert(answer, list[Finding], from_attributes=True)
-            except msgspec.ValidationError:
-                found.append(Finding("error", self.name, "a part answers check with no findings"))
+            found += findings_of(self.name, answer)
         return found + [Finding("error", self.name, failure.message) for failure in failures]
 
     def close(self) -> None:
@@ -298,7 +302,7 @@ class Binding:
         for subject, end in zip(subjects, given, strict=True):
             failure = (
                 own_error(self.name, end, operation)
-                if isinstance(end, KMSError)
+                if issubclass(type(end), KMSError)
                 else wrong_answer(self.name, operation, subject, end, kind)
             )
             # Told as what it is on its own, so that who looks for it need not know of batches.
@@ -375,22 +379,7 @@ class Binding:
         )
 
     def _build(self) -> None:
-        made = self._make_parts(find_create(self._type))
-        parts = list(cast("list[object]", made)) if isinstance(made, list) else [made]
-        self.operations: frozenset[str] = check_parts(self.name, parts)
-        manager = HookManager(hooks_of(self.operations))
-        for part in parts:
-            manager.register(part)
-        manager.check_pending()
-        self._hooks = manager.hook
-
-    def _make_parts(self, create: Create) -> object:
-        try:
-            return create(self._settings, self._host)
-        except Exception as error:  # noqa: BLE001 - the boundary, as in _call
-            failure = own_error(self.name, error, "create")
-        failure.backend = failure.backend or self.name
-        raise failure
+        self.operations, self._hooks = make_parts(self._type, self._settings, self._host)
 
     def _build_in_child(self) -> None:
         # A connection inherited over a fork serves two masters: parts are made anew.

@@ -40,6 +40,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = "([0-9]{1,9})(ms|s|m|h|d)"
 """How a duration is written, as a regular expression."""
 
+_LONGEST = 3600.0  # seconds: timers and sockets take no timeout without bound
+_MOST_LINKS = 16  # backends in a row, each with the credentials of the one before
 _TABLES = ("development", "backends", "keys", "policies", "secrets", "cache", "audit")
 _NOT_BUILT = {"audit": frozenset({"required", "path", "wrap_with"})}
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -48,16 +50,19 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 def read_settings(
     source: str | os.PathLike[str] | Mapping[str, object] | None = None,
     environment: str | None = None,
+    *,
+    base: str | None = None,
 ) -> Settings:
     """Read a configuration and check `[shared]` and one environment of it.
 
     `source` is a path, a mapping of the file's shape, or `None`: the file that
     `SENTRA_KMS_CONFIG` names, else `sentra-kms.toml` in the working directory. The environment is
-    the argument, `SENTRA_KMS_ENV`, or the file's `default_environment`. Raises
+    the argument, `SENTRA_KMS_ENV`, or the file's `default_environment`. `base` is where relative
+    paths of a mapping start, by default the working directory. Raises
     `ConfigurationError` naming file, table and key, and `UnsupportedOperation` for what this
     version does not do yet. Opens no connection and fetches no secret.
     """
-    document = ConfigFile.read(source)
+    document = ConfigFile.read(source, base)
     return read_environment(document, choose_environment(document, environment))
 
 
@@ -212,18 +217,37 @@ class _Reader:
                     )
                 backends[name] = self._backend(name, {"type": name})
             self._check_backend(where, name)
+        lengths: dict[str, int] = {}
         for name in backends:
-            self._refuse_cycle((name,), backends)
+            self._measure((name,), backends, lengths)
 
-    def _refuse_cycle(self, way: tuple[str, ...], backends: dict[str, BackendConfig]) -> None:
-        """Refuse a backend whose credentials are, over however many others, kept in itself."""
-        for reference in references_in(backends[way[-1]].settings):
-            if reference.backend in way:
+    def _measure(
+        self, way: tuple[str, ...], backends: dict[str, BackendConfig], lengths: dict[str, int]
+    ) -> int:
+        """Return over how many others a backend's credentials come; refuse a circle, and too many.
+
+        Each backend is looked at once, however many ways lead to it.
+        """
+        name = way[-1]
+        if name in lengths:
+            return lengths[name]
+        length = 0
+        for other in dict.fromkeys(each.backend for each in references_in(backends[name].settings)):
+            if other in way:
                 self._refuse(
                     f"backends.{way[0]}",
-                    f"its references go in a circle: {' -> '.join((*way, reference.backend))}",
+                    f"its references go in a circle: {' -> '.join((*way, other))}",
                 )
-            self._refuse_cycle((*way, reference.backend), backends)
+            further = _MOST_LINKS
+            if len(way) <= _MOST_LINKS:
+                further = self._measure((*way, other), backends, lengths)
+            length = max(length, 1 + further)
+            if length > _MOST_LINKS:
+                self._refuse(
+                    f"backends.{name}", f"its references lead over more than {_MOST_LINKS} backends"
+                )
+        lengths[name] = length
+        return length
 
     def _check_backend(self, where: str, name: str) -> None:
         if name in self._declared:
@@ -242,23 +266,27 @@ class _Reader:
         return table
 
     def _convert(self, where: str, table: Table, kind: type[_T]) -> _T:
-        self._check_keys(where, table, kind.__struct_fields__)
+        self._check_keys(where, table, kind.__struct_encode_fields__)
         if not table:
-            with suppress(TypeError, ValueError):  # what is missing is told below
+            with suppress(Exception):  # what is missing, or raises, is told below
                 return kind()
-        failure: str | None = None
+        broken = ""
         try:
             return msgspec.convert(table, kind, dec_hook=_from_text)
         except msgspec.ValidationError as error:
-            failure = str(error).replace("`$.", "`").replace("Object missing", "missing")
+            failure = _without_value(str(error))
+        except KMSError as error:  # of settings that check themselves
+            failure = error.message
         except TypeError:
-            pass  # no table fits such a type
-        if failure is None:
-            raise PluginError(
-                f"{self._document.source}: {self._place(where)}: {kind.__module__}.{kind.__name__} "
-                "declares a field whose type cannot be: its author has to mend it"
-            )
-        self._refuse(where, failure)
+            failure, broken = None, "declares a field whose type cannot be"
+        except Exception as error:  # noqa: BLE001 - settings and their types may be a plugin's
+            failure, broken = None, f"raised {type(error).__name__} when they were read"
+        if failure is not None:
+            self._refuse(where, failure)
+        raise PluginError(
+            f"{self._document.source}: {self._place(where)}: {kind.__module__}.{kind.__name__} "
+            f"{broken}: its author has to mend it"
+        )
 
     def _check_keys(self, where: str, table: Table, known: Iterable[str]) -> None:
         known = list(known)
@@ -275,9 +303,11 @@ class _Reader:
         except ValueError as error:
             failure = f"timeout: {error}"
         else:
-            if seconds > 0:
+            if 0 < seconds <= _LONGEST:
                 return seconds
             failure = "timeout: an operation needs more time than none"
+            if seconds:
+                failure = "timeout: an operation that takes more than 1h is none that is waited for"
         self._refuse(where, failure)
 
     def _refuse(self, where: str, what: str) -> NoReturn:
@@ -291,6 +321,13 @@ class _Reader:
 
     def _place(self, where: str) -> str:
         return f"[{self._name}.{where}]" if where else f"[{self._name}]"
+
+
+def _without_value(told: str) -> str:
+    """Return what msgspec says is wrong, without the value that it may quote."""
+    told = told.replace("`$.", "`").replace("Object missing", "missing")
+    quoted = r"\A(Invalid (?:enum )?value) .*?(?=( - at `[^`]*`)?\Z)"
+    return re.sub(quoted, r"\1", told, flags=re.DOTALL)
 
 
 def references_in(settings: msgspec.Struct) -> Iterable[Reference]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TypeGuard, cast
+from typing import BinaryIO, TypeGuard, cast
 
 from sentra_kms.errors import ConfigurationError, MalformedInput
 
@@ -13,6 +13,7 @@ FILE_NAME = "sentra-kms.toml"
 FILE_VARIABLE = "SENTRA_KMS_CONFIG"
 ENVIRONMENT_VARIABLE = "SENTRA_KMS_ENV"
 
+_MAX_SIZE = 16 << 20  # bytes
 _MAPPING = "the mapping passed to load()"
 Table = dict[str, object]
 
@@ -26,14 +27,23 @@ class ConfigFile:
         self.tables = tables
 
     @classmethod
-    def read(cls, source: str | os.PathLike[str] | Mapping[str, object] | None) -> ConfigFile:
-        """Read a path, a mapping, or the file that the environment or directory has."""
+    def read(
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, object] | None,
+        base: str | None = None,
+    ) -> ConfigFile:
+        """Read a path, a mapping, or the file that the environment or directory has.
+
+        `base` is where a mapping's relative paths start, by default the working directory.
+        """
         failure: str
         if isinstance(source, Mapping):
             try:
-                return cls(_MAPPING, os.getcwd(), _plain(source, ()))
+                return cls(_MAPPING, base or os.getcwd(), _plain(source, ()))
             except RecursionError:
                 failure = f"{_MAPPING} is nested without end"
+            except OSError as error:
+                failure = f"{_MAPPING}: {_no_directory(error)}"
             except ConfigurationError as error:
                 failure = error.message
             raise ConfigurationError(failure)  # anew: frames below hold values
@@ -41,7 +51,12 @@ class ConfigFile:
             raise MalformedInput(
                 f"a configuration is a path, a mapping or None, not {type(source).__name__}"
             )
-        return cls._read_file(os.path.abspath(source or os.environ.get(FILE_VARIABLE) or FILE_NAME))
+        named = os.fsdecode(source or os.environ.get(FILE_VARIABLE) or FILE_NAME)
+        try:
+            return cls._read_file(os.path.abspath(named))
+        except OSError as error:
+            failure = f"{named}: {_no_directory(error)}"
+        raise ConfigurationError(failure)
 
     @classmethod
     def _read_file(cls, path: str) -> ConfigFile:
@@ -50,7 +65,7 @@ class ConfigFile:
         failure: str
         try:
             with open(path, "rb") as file:
-                return cls(path, os.path.dirname(path), tomllib.load(file))
+                return cls(path, os.path.dirname(path), tomllib.loads(_decoded(file)))
         except FileNotFoundError:
             failure = (
                 f"no configuration at {path}: make one with `sentra-kms init`, or name it by "
@@ -61,8 +76,10 @@ class ConfigFile:
         except UnicodeDecodeError:
             failure = f"{path} is not UTF-8 text"
         except tomllib.TOMLDecodeError as error:
-            # The parser's text names a line and column; it quotes at most one character.
+            # The parser's text names a line and column; it quotes a character, or a key.
             failure = f"{path} is not valid TOML: {error}"
+        except _UnfitError as error:
+            failure = f"{path} {error}"
         except (ValueError, RecursionError) as error:
             failure = f"{path!a} cannot be read: {type(error).__name__}"
         raise ConfigurationError(failure)
@@ -129,6 +146,24 @@ class ConfigFile:
                 "environment: a process that forgot its environment would make keys there"
             )
         return name
+
+
+class _UnfitError(Exception):
+    """What is wrong with a file, without what is in it."""
+
+
+def _decoded(file: BinaryIO) -> str:
+    data = file.read(_MAX_SIZE + 1)
+    if len(data) > _MAX_SIZE:
+        raise _UnfitError(f"is larger than {_MAX_SIZE >> 20} MiB: no configuration is")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise _UnfitError("begins with a byte order mark: save it as UTF-8 without one")
+    return data.decode("utf-8")
+
+
+def _no_directory(error: OSError) -> str:
+    told = os.strerror(error.errno or 0)
+    return f"the working directory cannot be told ({told}): change to one that is there"
 
 
 def _plain(table: Mapping[str, object], way: tuple[str, ...]) -> Table:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
+from pluggy import PluginValidationError
 
 from sentra_kms import hookspecs
 from sentra_kms.errors import ConfigurationError, KMSError, PluginError
@@ -19,7 +21,7 @@ from sentra_kms.hooktypes import BackendSettings, BackendType, Host
 from sentra_kms.version import VERSION
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import EntryPoint, EntryPoints
     from types import ModuleType
 
 BACKEND_GROUP = "sentra_kms.backends"
@@ -41,6 +43,14 @@ RESERVED = frozenset(BUILT_IN)
 
 UNDECLARED = ("docker", "env", "file", "systemd")
 """Types that are there under their own names without being declared."""
+
+_OF_THE_CORE = frozenset({"type", "timeout"})
+"""What each table of a backend has that is no setting of its type's own."""
+
+_OTHER_VERSION = (
+    f"imports what sentra-kms {VERSION} does not have: install a version of it that was made for "
+    "this one, or the sentra-kms that it was made for"
+)
 
 Create = Callable[[BackendSettings, Host], object]
 
@@ -94,32 +104,54 @@ def find_create(found: FoundType) -> Create:
     """
     module, _, function = found.kind.create.partition(":")
     who = f"backend type '{found.name}' of {found.distribution} {found.version}"
-    imported: ModuleType | None = None
-    failure: KMSError | None = None
+    failure: KMSError
     try:
         imported = import_module(module)
+        create: object = getattr(imported, function, None)
     except ImportError as error:
-        missing = f"module {error.name}" if error.name else "a module"
-        failure = ConfigurationError(
-            f"{who} cannot be used: {missing} is missing"
-            + (f"; install it with: {found.kind.install}" if found.kind.install else "")
-        )
+        failure = _lacking(error, who, found.kind.install)
     except Exception as error:  # noqa: BLE001 - an import runs foreign code
         failure = PluginError(f"{who} failed to import {module}: {type(error).__name__}")
-    if failure is not None:
-        raise failure
-    create: Create | None = getattr(imported, function, None)
-    if create is None:
-        raise PluginError(f"{who} names {found.kind.create} to create it, which does not exist")
-    return create
+    else:
+        if callable(create):
+            return cast("Create", create)
+        failure = PluginError(
+            f"{who} names {found.kind.create} to create it, which "
+            + ("does not exist" if create is None else f"is {type(create).__name__}: no function")
+        )
+    raise failure
+
+
+def _lacking(error: ImportError, who: str, install: str) -> KMSError:
+    """Return an error about what an import lacks: a module, or something in one that is there."""
+    if _is_ours(error.name):
+        return PluginError(f"{who} cannot be used: it {_OTHER_VERSION}")
+    missing = f"module {error.name}" if error.name else "a module"
+    if type(error) is ImportError and error.name:
+        missing = f"what it imports from {error.name}"
+    return ConfigurationError(
+        f"{who} cannot be used: {missing} is missing"
+        + (f"; install it with: {install}" if install else "")
+    )
+
+
+def _is_ours(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == "sentra_kms"
 
 
 def scan(group: str) -> dict[str, list[EntryPoint]]:
     """Return a group's entry points by name; imports none of them."""
     from importlib.metadata import entry_points  # some 60 ms, which built-in types do not pay
 
+    entries: EntryPoints | None = None
+    with suppress(Exception):  # a file that is wrong in one distribution fails all
+        entries = entry_points(group=group)
+    if entries is None:
+        raise ConfigurationError(
+            f"the entry points of {_unreadable()} cannot be read: install it anew, or uninstall it"
+        )
     found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=group):
+    for entry in entries:
         same = found.setdefault(entry.name, [])
         # One distribution can be found twice, over two entries of sys.path that are one place.
         if (entry.value, *distribution_of(entry)) not in [
@@ -129,9 +161,25 @@ def scan(group: str) -> dict[str, list[EntryPoint]]:
     return found
 
 
+def _unreadable() -> str:
+    from importlib.metadata import distributions
+
+    for each in distributions():
+        try:
+            _ = each.entry_points
+        except Exception:  # noqa: BLE001 - whatever is wrong with it
+            with suppress(Exception):
+                return f"{each.metadata['Name'] or 'a distribution'} in {each.locate_file('')}"
+    return "an installed distribution"
+
+
 def distribution_of(entry: EntryPoint) -> tuple[str, str]:
     """Return name and version of the distribution that brings an entry point."""
-    return (entry.dist.name, entry.dist.version) if entry.dist else ("an unknown distribution", "?")
+    with suppress(Exception):  # of one that is half uninstalled there is nothing to read
+        found: list[object] = [entry.dist.name, entry.dist.version] if entry.dist else []
+        name, version = (each for each in found if isinstance(each, str))
+        return name, version
+    return "an unknown distribution", "?"
 
 
 def _only(name: str, entries: list[EntryPoint], known: dict[str, list[EntryPoint]]) -> EntryPoint:
@@ -167,7 +215,14 @@ def _registered(module: str, name: str, distribution: str) -> BackendType:
     try:
         manager.register(imported)
         hooks = [each.function for each in manager.hook.backend_type.get_hookimpls()]
+        if len(hooks) == 1:  # else it is told how many there are
+            manager.check_pending()
         answers = [hook() for hook in hooks]
+    except PluginValidationError:
+        failure = (
+            f"{where} marks a hook that is not as specified: those of a module are backend_type() "
+            "and register_commands(cli)"
+        )
     except Exception as error:  # noqa: BLE001 - whatever a foreign module does at registration
         failure = f"{where} raised {type(error).__name__}"
     for answer in answers:
@@ -181,19 +236,27 @@ def _registered(module: str, name: str, distribution: str) -> BackendType:
 
 
 def _import(module: str, where: str) -> ModuleType:
+    if not _is_module_path(module):
+        raise PluginError(
+            f"{where} is no module: the entry point's value is the path of one, without ':'"
+        )
     failure: str
     try:
         return import_module(module)
     except Exception as error:  # noqa: BLE001 - an import runs foreign code
-        missing = getattr(error, "name", None)
-        failure = f"{where} failed to import: {type(error).__name__}" + (
-            f" ({missing}): it may import no SDK" if isinstance(missing, str) else ""
-        )
+        failure = f"{where} failed to import: {type(error).__name__}"
+        missing = error.name if isinstance(error, ImportError) else None
+        if missing is not None and f"{module}.".startswith(f"{missing}."):
+            failure += ": it is not there: install the distribution anew"
+        elif _is_ours(missing):
+            failure += f" ({missing}): it {_OTHER_VERSION}"
+        elif missing is not None:
+            failure += f" ({missing}): it may import no SDK"
     raise PluginError(failure)
 
 
 def _checked(answer: object, where: str) -> BackendType:
-    if not isinstance(answer, BackendType):
+    if type(answer) is not BackendType:
         raise PluginError(f"{where} registers {type(answer).__name__}, not one BackendType")
     api = _numbers(answer.api)
     if api is None:
@@ -207,14 +270,28 @@ def _checked(answer: object, where: str) -> BackendType:
         )
     if not _is_settings(answer.settings):
         raise PluginError(f"{where} has settings that are no subclass of BackendSettings")
+    taken = _OF_THE_CORE.intersection(answer.settings.__struct_encode_fields__)
+    if taken:
+        raise PluginError(
+            f"{where} has settings with a field '{min(taken)}', which the core reads for every "
+            "backend: name it otherwise"
+        )
     if not _is_import_path(answer.create):
         raise PluginError(f"{where} names create as {answer.create!r}, not 'package.module:name'")
+    for name, kind in (("summary", str), ("install", str), ("development_only", bool)):
+        given = getattr(answer, name)
+        if type(given) is not kind:
+            raise PluginError(f"{where} gives {name} as {type(given).__name__}")
     return answer
 
 
 def _is_import_path(create: object) -> bool:
-    module, _, function = create.partition(":") if isinstance(create, str) else ("", "", "")
-    return all(name.isidentifier() for name in (*module.split("."), function))
+    module, _, function = create.partition(":") if type(create) is str else ("", "", "")
+    return _is_module_path(module) and function.isidentifier()
+
+
+def _is_module_path(module: str) -> bool:
+    return all(name.isidentifier() for name in module.split("."))
 
 
 def _numbers(api: object) -> tuple[int, int] | None:

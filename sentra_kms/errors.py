@@ -32,8 +32,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-_FIELDS = ("backend", "operation", "subject", "retryable", "retry_after")
-_PLAIN = (str, bool, int, float)
+_TEXTS = ("backend", "operation", "subject")
+_LONGEST = 1e9  # seconds that a service may ask for: 31 years are no number that it means
 
 
 class KMSError(Exception):
@@ -82,19 +82,16 @@ def afresh(error: KMSError) -> KMSError:
     For passing an error over a boundary: from a plugin to its caller, from one thread to others.
     What a plugin put where text belongs is dropped and not turned into text: it may hold keys.
     """
-    kind = next(base for base in type(error).__mro__ if base.__module__ == __name__)
+    kind = next(base for base in type(error).__mro__ if globals().get(base.__name__) is base)
     message = _text(error.args[0]) if error.args else None
     fresh = _rebuild(
         kind,
         message or f"{kind.__name__}, without a message",
-        {
-            name: value
-            for name in _FIELDS
-            if hasattr(error, name)
-            and ((value := getattr(error, name)) is None or type(value) in _PLAIN)
-        },
+        {name: _text(getattr(error, name, None)) for name in _TEXTS},
     )
-    fresh.retryable = fresh.retryable is True
+    fresh.retryable = getattr(error, "retryable", fresh.retryable) is True
+    if isinstance(fresh, Throttled):
+        fresh.retry_after = _seconds(getattr(error, "retry_after", None))
     cause = error.__cause__
     if isinstance(cause, VendorError):
         fresh.__cause__ = VendorError(
@@ -107,7 +104,15 @@ def afresh(error: KMSError) -> KMSError:
 
 
 def _text(value: object) -> str | None:
-    return value if type(value) is str else None
+    if type(value) is not str or value.isascii():
+        return value if type(value) is str else None
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")  # no log takes a surrogate
+
+
+def _seconds(value: object) -> float | None:
+    if type(value) is not float and type(value) is not int:
+        return None
+    return value if 0 <= value <= _LONGEST else None
 
 
 def _rebuild(kind: type[KMSError], message: str, state: dict[str, object]) -> KMSError:

@@ -9,7 +9,14 @@ from __future__ import annotations
 import inspect
 from abc import ABCMeta
 from collections.abc import Mapping, Sequence
-from types import FunctionType, GetSetDescriptorType, MethodType, ModuleType
+from types import (
+    CoroutineType,
+    FunctionType,
+    GeneratorType,
+    GetSetDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import cast
 
 from sentra_kms.errors import PluginError
@@ -78,6 +85,7 @@ SPECIFICATIONS = _specified(*PROTOCOLS)
 _OF_EVERY_PART = _specified(PartHooks)
 _OBSERVERS = _specified(ObserverHooks)
 
+_DEFERRED = (GeneratorType, CoroutineType)
 _METACLASSES = frozenset({type, ABCMeta, type(PartHooks)})
 
 
@@ -95,6 +103,8 @@ def check_parts(backend: str, parts: Sequence[object]) -> frozenset[str]:
                     "part must answer"
                 )
             owners[name] = part
+    if len(set(map(id, parts))) < len(parts):
+        raise PluginError(f"{who} was created with one part twice")
     for protocol in _WHOLE:
         lacking = _specified(protocol).keys() - owners
         if 0 < len(lacking) < len(_specified(protocol)):
@@ -127,6 +137,11 @@ def check_observer(name: str, observer: object) -> None:
 def _implemented(who: str, part: object, specifications: Specifications) -> list[str]:
     if inspect.isclass(part):
         raise PluginError(f"{who}: {part.__name__} is a class: an instance is needed")
+    if type(part) in _DEFERRED:
+        raise PluginError(
+            f"{who} was created by a {_name(part)}: create is a plain function that "
+            "returns a part or a list of parts"
+        )
     found: list[str] = []
     # Of the instance, not its class: pluggy takes hooks from instance attributes, too.
     for name, member in _members(part):

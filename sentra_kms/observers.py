@@ -148,7 +148,7 @@ class _Feed:
     def _show(self, event: Event) -> None:
         try:
             self._hook.audit_event(event=event)
-        except Exception as error:  # noqa: BLE001 - an observer can do nothing to an operation
+        except BaseException as error:  # noqa: BLE001 - nor to this thread, which is the core's
             # Its text and traceback are foreign, so only its kind is told.
             _logger().error("observer '%s' raised %s", self._name, type(error).__name__)
 

@@ -152,12 +152,16 @@ class RedactionFilter(logging.Filter):
         return masker
 
 
-def _mask_record(record: logging.LogRecord, masker: Masker) -> None:
+def message_of(record: logging.LogRecord) -> str:
+    """Return what a record says, also if it was made wrongly: a log call raises nothing."""
     try:
-        message = record.getMessage()
+        return record.getMessage()
     except Exception:  # noqa: BLE001 - arguments that do not fit, or whose __str__ raises
-        message = f"{record.msg} (its arguments do not fit it, and are not shown)"
-    record.msg, record.args = masker.text(message), None
+        return f"{record.msg} (its arguments do not fit it, and are not shown)"
+
+
+def _mask_record(record: logging.LogRecord, masker: Masker) -> None:
+    record.msg, record.args = masker.text(message_of(record)), None
     if record.exc_info and record.exc_info[1] is not None:
         told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         record.exc_text = record.exc_text or told

@@ -177,15 +177,18 @@ class KMS(ProcessBound):
         """Read the configuration again and go on by it; handles and keys in memory stay.
 
         `source` replaces the one that `load` was given; a mapping that was given then is read as
-        it is now. Backends that are configured as before stay open; the others are closed once
-        what is under way has had its time, and secrets that came of them are fetched anew when
-        they are next asked for. Observers stay those of `load`. Raises as `load`, and then
-        everything stays as it was.
+        it is now, and a file is the one that was found then, whatever the working directory is by
+        now. Backends that are configured as before stay open; the others are closed once what is
+        under way has had its time, and secrets that came of them are fetched anew when they are
+        next asked for. Observers stay those of `load`. Raises as `load`, and then everything stays
+        as it was.
         """
         with self._changing:
             self._refuse_closed()
             given = self._source if source is None else source
-            settings = read_settings(given, self.environment)
+            # What was read stays where it was, also when the process goes to another directory.
+            base = self._wiring.settings.base if source is None else None
+            settings = read_settings(given, self.environment, base=base)
             if (settings.keys is None) != (self._keys is None):
                 raise ConfigurationError(
                     f"{settings.source}: the table [{self.environment}.keys] can be changed, but "
@@ -196,7 +199,7 @@ class KMS(ProcessBound):
             if self._closed:
                 wiring.close()
                 self._refuse_closed()
-            self._wiring, self._source, self._health = wiring, given, None
+            self._wiring, self._source, self._health = wiring, _found(given, settings), None
             if self._keys is not None and wiring.plan is not None:
                 self._keys.adopt(wiring.plan, settings.cache)
             for secrets in list(self._made_secrets.values()):
@@ -369,4 +372,10 @@ def _tried(subject: str, look: Callable[[], str]) -> Finding:
 
 def open_kms(source: _Source, environment: str | None) -> KMS:
     """Read a configuration and bind it; what `sentra_kms.load` does."""
-    return KMS(read_settings(source, environment), source=source)
+    settings = read_settings(source, environment)
+    return KMS(settings, source=_found(source, settings))
+
+
+def _found(source: _Source, settings: Settings) -> _Source:
+    """Return a mapping, or where the file is that was found."""
+    return source if isinstance(source, Mapping) else settings.source

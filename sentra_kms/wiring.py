@@ -213,8 +213,8 @@ def _is_alike(
     except KMSError:  # there is none of this name any more, or was none
         return False
     return are_alike(new, old) and all(
-        _is_alike(reference.backend, settings, before, are_alike)
-        for reference in references_in(new.settings)
+        _is_alike(other, settings, before, are_alike)
+        for other in {reference.backend for reference in references_in(new.settings)}
     )
 
 

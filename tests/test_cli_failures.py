@@ -334,6 +334,21 @@ def test_warnings_of_the_package(extra: list[str], tmp_path: Path) -> None:
     assert logging.getLogger("sentra_kms").handlers == []
 
 
+def test_warning_that_cannot_be_told() -> None:
+    """A log call of a backend whose arguments do not fit fails no command."""
+    script = (
+        "import logging, sys\n"
+        "from sentra_kms.cli.failure import warnings_on_stderr\n"
+        "with warnings_on_stderr(json=False):\n"
+        "    logging.getLogger('sentra_kms.backends.acme').warning('odd %s %s', 'planted')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    told = "odd %s %s (its arguments do not fit it, and are not shown)"
+    assert (done.returncode, done.stderr) == (0, f"Warning: {told}\n")
+
+
 def test_errors_are_coloured_on_a_terminal_only() -> None:
     """A terminal shows the word in red, unless its user said NO_COLOR."""
     assert "\x1b[31m" in on_terminal("tenant", "show", "acme")[1]

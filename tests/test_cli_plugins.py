@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sentra_kms.cli import exits
+from sentra_kms.errors import ConfigurationError
 from tests.plugin.distributions import install
 from tests.test_cli_support import (
     ENVIRONMENT,
@@ -318,7 +319,10 @@ def test_no_such_command(site: Path, name: str) -> None:
             "raised RuntimeError",
         ),
         (REGISTER + COMMANDS.replace('"acme"', '"encrypt"'), "adds encrypt, where it may add"),
-        (REGISTER + COMMANDS.replace("(cli)", "(commands)"), "raised "),
+        (
+            REGISTER + COMMANDS.replace("(cli)", "(commands)"),
+            "marks a hook that is not as specified",
+        ),
         (f"raise RuntimeError('{SECRET}')\n", "failed to import: RuntimeError"),
     ],
 )
@@ -370,8 +374,9 @@ def test_commands_of_the_core_look_for_no_plugin(
 
     monkeypatch.setattr(importlib.metadata, "entry_points", scanned)
     assert run(*arguments).exit_code == 0
-    assert isinstance(run("acme").exception, SystemExit)
-    assert run("acme").exit_code == 1
+    told = run("acme")  # for which they are scanned
+    assert told.exit_code == exits.code_of(ConfigurationError("no"))
+    assert "the entry points of an installed distribution cannot be read" in told.stderr
 
 
 def test_completion_of_a_plugins_command(site: Path) -> None:
@@ -389,4 +394,6 @@ def test_completion_of_a_plugins_command(site: Path) -> None:
 
     assert completed() == (b"plain,url", b"")
     (site / "acme_register.py").write_text("raise RuntimeError\n")
+    assert completed() == (b"", b"")
+    (site / "sentra_kms_acme-2.5.dist-info" / "entry_points.txt").write_text("[x]\ny\n")
     assert completed() == (b"", b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from base64 import b64encode
@@ -692,6 +693,11 @@ class Settings(BackendSettings, frozen=True):
     address: str = ""
     password: str = ""
     token_path: str = ""
+    pwd: str = ""
+    access_key: str = ""
+    dsn: str = ""
+    token: dict[str, str] = {}
+    auth: dict[str, str] = {}
 
 
 @hookimpl
@@ -756,6 +762,45 @@ def test_a_missing_sdk(house: House, site: Path, *, offline: bool) -> None:
     table["backends"]["acme"] = house.production["backends"].pop("acme")
     [told] = bad(house.diagnose(offline=offline))
     assert (told.level, told.subject) == ("warning", "staging.backends.acme")
+
+
+def test_a_warning_that_cannot_be_told(house: House, site: Path) -> None:
+    """A log call whose arguments do not fit raises nothing in the backend; it tells what it can."""
+    house.patch.setattr(logging.getLogger("sentra_kms"), "propagate", False)  # pytest would raise
+    text = "an old protocol is spoken: upgrade Acme"
+    bring(house, site, BACKEND.replace(f'"{text}"', f'"{text} %s %s", "{SECRET}"'))
+    found = house.diagnose()
+    assert {(each.subject, each.message) for each in bad(found)} == {
+        ("acme", "is slow"),
+        ("acme", f"{text} %s %s (its arguments do not fit it, and are not shown)"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"pwd": SECRET}, {"pwd": "(not shown)"}),
+        ({"access_key": SECRET}, {"access_key": "(not shown)"}),
+        ({"token": {"value": SECRET}}, {"token.value": "(not shown)"}),
+        (
+            {"auth": {"user": "app", "pass": SECRET}},
+            {"auth.user": "app", "auth.pass": "(not shown)"},
+        ),
+        (
+            {"dsn": f"host=db user=app password={SECRET} port=1"},
+            {"dsn": "host=db user=app password=(not shown) port=1"},
+        ),
+        ({"dsn": f"h?AccountKey={SECRET};x=1"}, {"dsn": "h?AccountKey=(not shown);x=1"}),
+    ],
+)
+def test_a_plugins_plain_secret_in_whatever_form(
+    house: House, site: Path, settings: dict[str, Any], told: dict[str, str]
+) -> None:
+    """It is hidden also below a table called like a secret, and in a text of several settings."""
+    bring(house, site, **settings)
+    found = house.diagnose(offline=True)
+    assert not shows(repr(found), SECRET.encode())
+    assert {name: shown(found)[f"backends.acme.{name}"][0] for name in told} == told
 
 
 def test_a_plugins_plain_secret_is_not_shown(house: House, site: Path) -> None:

@@ -129,7 +129,9 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        text = record.getMessage()
+        from sentra_kms.redaction import message_of  # few commands warn
+
+        text = message_of(record)
         if self._json:
             _write_line(json_text({"warning": {"message": text}}))
         else:

@@ -12,13 +12,12 @@ from sentra_kms.errors import KMSError, PluginError
 def plugin_command(name: str, *, complain: bool) -> click.Command | None:
     """Return the command that the backend type `name` brings, `None` if there is none.
 
-    Only that type's module is imported. Raises `PluginError` if its registration fails, unless
-    nobody is to hear a complaint, as while a shell completes.
+    Only that type's module is imported. Raises `PluginError` if its registration fails, and
+    `ConfigurationError` if distributions cannot be looked through, unless nobody is to hear a
+    complaint, as while a shell completes.
     """
-    if name not in installed_types():
-        return None
     try:
-        return _brought(name)
+        return _brought(name) if name in installed_types() else None
     except KMSError:
         if complain:
             raise

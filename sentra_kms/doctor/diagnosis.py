@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from sentra_kms.answers import LEVELS
 from sentra_kms.config import read_environment
 from sentra_kms.config_file import ENVIRONMENT_VARIABLE, FILE_VARIABLE, ConfigFile
 from sentra_kms.discovery import CORE
@@ -26,8 +27,6 @@ from sentra_kms.hookspecs import API_VERSION
 from sentra_kms.hooktypes import Finding
 from sentra_kms.settings import Settings
 from sentra_kms.version import VERSION
-
-_LEVELS = ("ok", "warning", "error")
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -51,7 +50,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     @property
     def level(self) -> str:
         """The worst level found: `ok`, `warning` or `error`."""
-        return max((finding.level for finding in self.findings), key=_LEVELS.index, default="ok")
+        return max((finding.level for finding in self.findings), key=LEVELS.index, default="ok")
 
 
 def diagnose(

@@ -19,7 +19,12 @@ _ORDER = ("development", "backends", "keys", "policies", "secrets", "cache", "au
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _USER_INFO = re.compile(r"://[^/?#]*@")
 _SECRET_NAME = re.compile(
-    r"passw|passphrase|token|secret|credential|private|api_?key", re.IGNORECASE
+    r"passw|passphrase|(^|[._-])pass$|pwd|token|secret|credential|private|signature"
+    r"|(api|access|account|shared)[_-]?key",
+    re.IGNORECASE,
+)
+_ASSIGNED = re.compile(
+    r"\b((?:\w*passw\w*|pwd|\w*secret|\w*token|\w+key)\s*=)[^;&\s]+", re.IGNORECASE
 )
 _HIDDEN = "(not shown)"
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -51,7 +56,7 @@ def _written(document: ConfigFile, settings: Settings) -> Iterator[tuple[Path, s
         origin = f"[{name}]" if _holds(own, path) else "[shared]"
         found = _directory(settings, path)
         if found is None:
-            yield path, _shown(value, path[-1]), origin
+            yield path, _shown(value, _called(path)), origin
         else:
             yield path, found[0], origin if found[0] == value else f"{origin}, as {value}"
 
@@ -61,7 +66,7 @@ def _defaults(settings: Settings, table: Table) -> Iterator[tuple[Path, str, str
     for path, value in _in_force(settings):
         if _holds(table, path):
             continue
-        found = _directory(settings, path) or (_shown(value, path[-1]), _origin(path))
+        found = _directory(settings, path) or (_shown(value, _called(path)), _origin(path))
         yield path, *found
 
 
@@ -149,6 +154,13 @@ def _key(name: str) -> str:
     return name if _BARE_KEY.fullmatch(name) else '"' + name.replace('"', '\\"') + '"'
 
 
+def _called(path: Path) -> str:
+    """Return a setting's name; in a backend's table that is one thing, the thing's name, too."""
+    if path[0] != "backends":
+        return path[-1]
+    return ".".join([*(each for each in path[2:-1] if not each.endswith("s")), path[-1]])
+
+
 def _shown(value: object, name: str) -> str:
     """Write a value out, but not one that is a secret where a reference belongs."""
     if isinstance(value, bool):
@@ -167,7 +179,7 @@ def _shown(value: object, name: str) -> str:
 def _text(value: str, name: str) -> str:
     if _SECRET_NAME.search(name) and not _is_reference(value):
         return _HIDDEN
-    return _USER_INFO.sub(f"://{_HIDDEN}@", value)
+    return _ASSIGNED.sub(rf"\1{_HIDDEN}", _USER_INFO.sub(f"://{_HIDDEN}@", value))
 
 
 def _is_reference(value: str) -> bool:

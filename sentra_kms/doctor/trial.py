@@ -14,6 +14,7 @@ from sentra_kms.doctor.places import local_settings, references, ring_directory
 from sentra_kms.doctor.rings import ring_findings
 from sentra_kms.errors import KMSError
 from sentra_kms.hooktypes import Finding
+from sentra_kms.redaction import message_of
 from sentra_kms.runtime import KMS
 from sentra_kms.settings import AuditSettings, Settings
 
@@ -151,4 +152,4 @@ class _Collector(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Make a finding of one record, about the backend or observer whose logger it is."""
         subject = record.name.removeprefix(f"{_LOGGER}.").removeprefix("backends.")
-        self.findings.append(Finding("warning", subject, record.getMessage()))
+        self.findings.append(Finding("warning", subject, message_of(record)))

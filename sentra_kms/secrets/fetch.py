@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 
 from sentra_kms.binding import Binding
@@ -11,7 +10,6 @@ from sentra_kms.errors import (
     AuthenticationFailed,
     KMSError,
     MalformedInput,
-    PluginError,
     SecretNotFound,
     afresh,
 )
@@ -113,16 +111,7 @@ def _attempt(fetch: Callable[[], SecretValue]) -> Outcome:
 
 
 def _checked(found: SecretValue, document: Reference) -> SecretValue:
-    """Hold an answer to the rules that the boundary does not check."""
-    for name in ("expires", "created"):
-        time: object = getattr(found, name)
-        if time is not None and not (isinstance(time, datetime) and time.tzinfo is not None):
-            raise PluginError(
-                f"backend '{document.backend}' answered fetch_secret with a SecretValue whose "
-                f"{name} is no aware datetime",
-                backend=document.backend,
-                subject=str(document),
-            )
+    """Hold an answer to the rule that the boundary does not check."""
     if len(found.data.reveal()) > MAX_SECRET:
         raise MalformedInput(
             f"{document} holds more than {MAX_SECRET} bytes: not a secret", subject=str(document)

@@ -38,7 +38,10 @@ def pick_field(document: KeyMaterial, reference: Reference) -> KeyMaterial:
             value = found
             continue
         where = "the document" if place == 0 else "what its field leads to"
-        raise found(f"{reference}: {where}", key)
+        failure = found(f"{reference}: {where}", key)
+        # Whose field it is: a backend whose credential lacks it has not said what it was asked.
+        failure.backend, failure.subject = reference.backend, str(reference)
+        raise failure
     return _unquoted(value, reference)
 
 
@@ -90,7 +93,9 @@ def _no_object(where: str, key: str) -> KMSError:
 
 def _unquoted(value: KeyMaterial, reference: Reference) -> KeyMaterial:
     if value.reveal().strip(_JSON_WHITE_SPACE) == b"null":
-        raise SecretNotFound(f"{reference}: the field is null")
+        raise SecretNotFound(
+            f"{reference}: the field is null", backend=reference.backend, subject=str(reference)
+        )
     text = _string(value)
     if text is not None:
         return text

@@ -52,7 +52,7 @@ class Bench:
     """One backend, bound, with the backends that its settings refer to.
 
     `binding` is what the core calls; `events` is what observers would see; `clock` is the one that
-    the backend was given.
+    the backend was given; `credentials` are those that it has asked for so far.
     """
 
     def __init__(self, name: str, table: Mapping[str, object]) -> None:
@@ -61,6 +61,7 @@ class Bench:
         self._states: dict[str, dict[str, object]] = {}
         self.clock: ManualClock = ManualClock(time.time())
         self.events: list[Event] = []
+        self.credentials: list[KeyMaterial] = []
         self._bindings: dict[str, Binding] = {}
         for each in self._settings.backends:
             self._bindings[each] = self._bind(each)
@@ -104,4 +105,7 @@ class Bench:
         )
 
     def _secret(self, reference: Reference) -> KeyMaterial:
-        return fetch_value(self._bindings.__getitem__, reference)
+        found = fetch_value(self._bindings.__getitem__, reference)
+        if found not in self.credentials:
+            self.credentials.append(found)
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -23,9 +23,10 @@ def sentra_kms_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     from sentra_kms.testing.fake import Fake
 
     fake = Fake()
-    ask: Callable[..., object] = getattr(binding.Binding, "_ask")  # noqa: B009 - ours, not public
     monkeypatch.setattr(runtime, "open_kms", fake.load)
-    monkeypatch.setattr(binding.Binding, "_ask", _guarded(ask, fake))
+    for name in ("_ask", "_call_batch", "_ask_parts"):  # ours, not public: all ways to a backend
+        call: Callable[..., object] = getattr(binding.Binding, name)
+        monkeypatch.setattr(binding.Binding, name, _guarded(call, fake))
     try:
         yield fake
     finally:
@@ -34,17 +35,22 @@ def sentra_kms_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
         pytest.fail(fake.reached[0])
 
 
-def _guarded(ask: Callable[..., object], fake: Fake) -> Callable[..., object]:
-    def guarded(
-        self: Binding, kind: type, operation: str, subject: str, **arguments: object
-    ) -> object:
-        if self.kind != "memory":
+def _guarded(call: Callable[..., object], fake: Fake) -> Callable[..., object]:
+    def guarded(self: Binding, *given: object, **arguments: object) -> object:
+        what = [each for each in given if not isinstance(each, type)]  # operation, and of what
+        if self.kind != "memory" and what[0] != "close":
             told = (
                 f"the test reached the real backend '{self.name}' (type {self.kind}) by "
-                f"{operation} of {subject}: use sentra_kms_fake.kms, or load() after the fixture"
+                f"{' of '.join(map(_named, what[:2]))}: use sentra_kms_fake.kms, or load() after "
+                "the fixture"
             )
             fake.reached.append(told)
             pytest.fail(told)
-        return ask(self, kind, operation, subject, **arguments)
+        return call(self, *given, **arguments)
 
     return guarded
+
+
+def _named(what: object) -> str:
+    subjects = cast("list[object]", what) if isinstance(what, list) else [what]
+    return ", ".join(map(str, subjects))

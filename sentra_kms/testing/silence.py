@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import pytest
@@ -18,8 +19,9 @@ from sentra_kms.material import KeyMaterial
 from sentra_kms.testing import leaks
 from sentra_kms.testing.base import PLACE, Conformance, must, need
 from sentra_kms.testing.bench import Bench
+from sentra_kms.testing.declared import reason_of
 from sentra_kms.testing.harness import BackendHarness, SecretSample
-from sentra_kms.testing.user import request_for
+from sentra_kms.testing.user import request_for, useful_calls
 
 
 class SilenceConformance(Conformance):
@@ -38,10 +40,13 @@ class SilenceConformance(Conformance):
                 samples = _samples(subject)
                 planted += _planted(samples)
                 _ends_of_fetching(bench.binding, _asked_for(subject, samples))
+            if "load_ring" in bench.operations:
+                with suppress(KMSError):
+                    bench.binding.load_ring("acme")
             bench.binding.check()
             bench.binding.close()
         printed = "".join(capfd.readouterr())
-        for each in planted:
+        for each in planted + _credentials(bench):
             assert not leaks.shows(logs.getvalue(), each.reveal()), "a log shows it"
             assert not leaks.shows(printed, each.reveal()), "it was printed"
 
@@ -79,6 +84,23 @@ class SilenceConformance(Conformance):
         for each in _planted(samples):
             assert not leaks.shows(repr(bench.events), each.reveal())
 
+    def test_errors_show_no_credential(self, bench: Bench, subject: BackendHarness) -> None:
+        """What the backend logs in with shows in no error and no event, also if it is refused."""
+        calls = useful_calls(bench.binding, subject)
+        for call in calls.values():
+            with suppress(KMSError):
+                call()
+        errors = _raised(call for call, _, _ in _missing(bench, subject).values())
+        with suppress(NotImplementedError):
+            if reason_of(subject.deny) is None:
+                subject.deny()
+                errors += _raised(partial(_call, call) for call in calls.values())
+        told = [leaks.everything(error) for error in errors]
+        told += [f"{each}" for each in bench.binding.check()]
+        for each in _credentials(bench):
+            assert not leaks.shows(repr(bench.events), each.reveal()), "an event shows it"
+            assert not any(leaks.shows(text, each.reveal()) for text in told), "an error shows it"
+
     def test_errors_name_nobody_else(self, bench: Bench, subject: BackendHarness) -> None:
         """An error about one KEK, tenant or secret names no other: its reader may be a tenant."""
         for operation, (call, other, own) in _missing(bench, subject).items():
@@ -110,6 +132,27 @@ def _missing(
     if "load_ring" in bench.operations:
         found["load_ring"] = (bound.load_ring, "acme-of-another", "acme")
     return found
+
+
+def _credentials(bench: Bench) -> list[KeyMaterial]:
+    """Return what the backend was given to log in with, as far as it can be told from chance."""
+    found = (each.reveal().strip() for each in bench.credentials)
+    return [KeyMaterial(each) for each in found if len(each) >= leaks.SHORTEST]
+
+
+def _call(call: Callable[[], object], name: str) -> object:
+    return call()
+
+
+def _raised(calls: Iterable[Callable[[str], object]]) -> list[KMSError]:
+    """Make each call, about what there is not; return the errors that came."""
+    errors: list[KMSError] = []
+    for call in calls:
+        try:
+            call("sentra-kms-no-such-thing")
+        except KMSError as error:
+            errors.append(error)
+    return errors
 
 
 def _whole_and_halves(key: KeyMaterial) -> list[KeyMaterial]:

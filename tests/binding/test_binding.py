@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone, tzinfo
 from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from sentra_kms import errors
 from sentra_kms.binding import Binding
 from sentra_kms.errors import (
+    AccessDenied,
     DecryptionFailed,
     KMSError,
     PluginError,
@@ -531,6 +533,24 @@ def test_error_of_ours_while_the_parts_are_made() -> None:
         bind(make)
 
 
+@pytest.mark.parametrize("kind", [errors.SecretNotFound, errors.KeyNotFound, TenantNotFound])
+@pytest.mark.parametrize("backend", [None, "fake", "file"])
+def test_backend_that_cannot_be_made_has_not_answered(
+    kind: type[errors.NotFound], backend: str | None
+) -> None:
+    """What `create` does not find is nothing that was asked for: no chain goes on because of it.
+
+    A backend is also made when a secret is first asked of it, and in a forked child.
+    """
+
+    def make() -> object:
+        raise kind("/run/secrets/token does not exist", backend=backend)
+
+    with pytest.raises(errors.ConfigurationError, match="/run/secrets/token does not") as caught:
+        bind(make)
+    assert (caught.value.backend, caught.value.operation) == ("fake", "create")
+
+
 # --- answers of the wrong kind -----------------------------------------------------------------
 
 
@@ -635,6 +655,16 @@ WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
         SecretValue(KEY, expires=datetime(2026, 11, 26, tzinfo=BrokenZone())),
         "expires has no time zone",
     ),
+    "a making of text": (
+        "fetch_secret",
+        SecretValue(KEY, created=UNFIT("2026-11-26")),
+        "created is str",
+    ),
+    "a making of no time zone": (
+        "fetch_secret",
+        SecretValue(KEY, created=datetime(2026, 11, 26)),  # noqa: DTZ001 - the fault
+        "created has no time zone: make it aware",
+    ),
     "a ring of text": ("load_ring", StoredRing(UNFIT("ring"), "1"), "document is str"),
     "a ring without a revision": ("load_ring", StoredRing(b"ring", ""), "revision is empty"),
     "a page that is a list": ("list_rings", RingPage(UNFIT(["acme"]), None), "tenants is list"),
@@ -658,6 +688,82 @@ def test_field_of_the_wrong_kind(fault: str) -> None:
         CALLS[operation](whole(lambda *_: wrong))
     assert told in caught.value.message
     assert caught.value.operation == operation
+
+
+class Derived(WrappedKey, frozen=True):
+    """A record of a plugin's own, whose fields may be anything at each look."""
+
+
+DERIVED_KEY: Any = type("DerivedKey", (KeyMaterial,), {"__slots__": (), "reveal": vendor_failure})
+ALIKE: dict[str, tuple[str, Callable[[], object], str]] = {
+    "a record derived from ours": ("wrap_key", lambda: Derived(b"w", "id", None), "Derived"),
+    "a key derived from ours": ("unwrap_key", lambda: DERIVED_KEY(bytes(32)), "DerivedKey"),
+    "a mock of a key": ("unwrap_key", lambda: Mock(spec=KeyMaterial), "Mock"),
+    "a mock of a record": ("wrap_key", lambda: Mock(spec=WrappedKey), "Mock"),
+    "text derived from text": ("save_ring", lambda: type("Text", (str,), {})("1"), "Text"),
+}
+
+
+@pytest.mark.parametrize("fault", ALIKE)
+def test_answer_that_passes_for_a_record(fault: str) -> None:
+    """What is like one of our records, or says so, runs foreign code wherever it is read."""
+    operation, make, kind = ALIKE[fault]
+    with pytest.raises(PluginError, match=f"answered {operation} with {kind}, not"):
+        CALLS[operation](whole(lambda *_: make()))
+
+
+class Guarded(AccessDenied):
+    """A plugin's own error, which raises when it is read."""
+
+    @property
+    def subject(self) -> str:
+        """Raise."""
+        raise vendor_failure()
+
+    @subject.setter
+    def subject(self, value: object) -> None: ...
+
+
+class SecretiveError(VendorError):
+    """What the vendor said, which raises when it is read."""
+
+    @property
+    def code(self) -> str:
+        """Raise."""
+        raise vendor_failure()
+
+    @code.setter
+    def code(self, value: object) -> None: ...
+
+
+def caused(error: KMSError, cause: VendorError) -> KMSError:
+    """Return an error with a cause."""
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("operation", ["wrap_key", "load_ring", "fetch_secret"])
+@pytest.mark.parametrize(
+    "make", [lambda: Guarded("no"), lambda: caused(AccessDenied("no"), SecretiveError("x"))]
+)
+def test_error_of_ours_that_raises_when_it_is_read(
+    operation: str, make: Callable[[], KMSError]
+) -> None:
+    """It is a fault of its author's: what it raises does not get past the boundary either."""
+    error = make()
+    with pytest.raises(PluginError, match=f"let {type(error).__name__} escape") as caught:
+        CALLS[operation](whole(raising(error)))
+    assert caught.value.__context__ is None
+
+
+def test_page_that_leads_to_itself() -> None:
+    """A store that gives the cursor back that it was given would be listed for ever."""
+    binding = whole(lambda *_: RingPage(("acme",), "here"))
+    assert binding.list_rings(None, 10).cursor == "here"
+    assert binding.list_rings("before", 10).cursor == "here"
+    with pytest.raises(PluginError, match="a list would never end") as caught:
+        binding.list_rings("here", 10)
+    assert caught.value.operation == "list_rings"
 
 
 def test_expiry_that_is_aware() -> None:
@@ -890,7 +996,23 @@ def test_check_that_raises_a_foreign_error() -> None:
     assert "let VendorFailure escape from check" in found.message
 
 
-@pytest.mark.parametrize("wrong", [None, "text", [1], [("ok", "a", "b")], 3])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "text",
+        [1],
+        [("ok", "a", "b")],
+        3,
+        [Finding(UNFIT("bad"), "a", "b")],
+        [Finding("ok", UNFIT(3), "b")],
+        [Finding("ok", "a", "\ud800")],
+        [Finding("ok", "a", "")],
+        [Finding("ok", "a", "b", UNFIT(None))],
+        iter([Finding("ok", "x", "b")]),
+        [Mock(spec=Finding)],
+    ],
+)
 def test_check_that_answers_with_no_findings(wrong: Any) -> None:
     """It is told, and the other parts are heard all the same."""
 
@@ -907,6 +1029,21 @@ def test_check_that_answers_with_no_findings(wrong: Any) -> None:
 
 
 # --- close -------------------------------------------------------------------------------------
+
+
+def test_check_tells_what_is_wrong_with_one_finding() -> None:
+    """The part's others are kept, and the value itself is not shown."""
+    good = Finding("warning", "a", "is so", "")
+
+    class Careless(PartHooks):
+        @hookimpl
+        def check(self, timeout: float) -> list[Finding]:
+            """Answer with one that is right, and one of a level that there is not."""
+            return [good, Finding(UNFIT("planted"), "b", "is so")]
+
+    kept, told = bind(Careless).check()
+    assert kept == good
+    assert told.message.endswith("a Finding whose level is none of ok, warning, error")
 
 
 def test_close_reaches_every_part_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from sentra_kms.hookspecs import (
     BatchKeyHooks,
     BatchSecretHooks,
     KeyHooks,
+    PartHooks,
     RingHistoryHooks,
     RingHooks,
     SecretHooks,
@@ -56,6 +58,14 @@ def fresh() -> Callable[..., Any]:
 
 
 GOOD = part(describe_key=hookimpl(fresh()))
+
+
+class Closes(PartHooks):
+    """A part of which there may be many in one backend."""
+
+    @hookimpl
+    def close(self) -> None:
+        """Do nothing."""
 
 
 async def _async(self: object, key: str, timeout: float) -> KeyDescription:  # noqa: ASYNC109
@@ -303,6 +313,14 @@ FAULTS: dict[str, tuple[Any, str]] = {
         "both Keys and Part implement",
     ),
     "the same part twice": ([GOOD] * 2, "implement"),
+    "one part twice, which may stand beside others": (
+        [GOOD, *[Closes()] * 2],
+        "one part twice",
+    ),
+    "a generator in the place of parts": (
+        (each for each in [GOOD]),
+        "created by a generator: create is a plain function",
+    ),
     "two answers to a batch": (
         [BatchKeys(), plain_batch()],
         "both BatchKeys and Plain implement unwrap_keys",
@@ -748,6 +766,41 @@ def test_what_is_no_part_is_refused(made: object) -> None:
     """`create` returns a part or a list of parts: what implements nothing would vanish silently."""
     with pytest.raises(PluginError):
         bind(lambda: made)
+
+
+@pytest.mark.parametrize("look", ["__dir__", "__getattribute__", "__eq__"])
+def test_part_that_cannot_be_looked_at(look: str) -> None:
+    """What a part raises when it is listed, read or compared does not get past the boundary."""
+
+    def odd(*_: object) -> Any:
+        raise RuntimeError("planted")
+
+    made = [type("Odd", (Keys,), {look: odd, "__hash__": object.__hash__})(), Closes()]
+    told = "a part raised RuntimeError when it was looked at"
+    with pytest.raises(PluginError, match=told) as caught:
+        bind(lambda: made)
+    assert caught.value.__context__ is None
+    assert "planted" not in caught.value.message
+
+
+def test_parts_may_have_one_name() -> None:
+    """What parts call themselves is their own affair."""
+    named = [Keys(), Closes()]
+    for each in named:
+        vars(each)["__name__"] = "part"
+    assert bind(lambda: named).describe_key("k") == ANSWERS["describe_key"]
+
+
+def test_coroutine_in_the_place_of_parts(recwarn: pytest.WarningsRecorder) -> None:
+    """A `create` that is async is told so, and nothing is left for Python to warn of."""
+
+    async def make() -> object:
+        return GOOD
+
+    with pytest.raises(PluginError, match="created by a coroutine: create is a plain function"):
+        bind(make)
+    gc.collect()
+    assert [str(each.message) for each in recwarn] == []
 
 
 def test_operations_are_those_of_the_parts() -> None:

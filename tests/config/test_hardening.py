@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sentra_kms
+from sentra_kms import config
+from sentra_kms.config import read_settings
 from sentra_kms.errors import (
     ConfigurationError,
     KMSError,
@@ -371,6 +373,45 @@ def test_references_in_a_circle_are_named(ways: dict[str, str], circle: str) -> 
     assert type(error) is ConfigurationError
     assert f"in a circle: {circle}" in error.message
     assert "[production.backends.a]" in error.message
+
+
+def chained(count: int, keys: int = 1) -> dict[str, Any]:
+    """Return backends in a row, each with the master keys of the one before."""
+    backends: dict[str, Any] = {
+        f"b{number}": {
+            "type": "local",
+            "master_keys": {f"k{key}": f"b{number + 1}://k" for key in range(keys)},
+        }
+        for number in range(count)
+    }
+    return {"production": {"backends": {**backends, f"b{count}": {"type": "local"}}}}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("count", [17, 2000])
+def test_references_without_end_are_refused(count: int, *, backwards: bool) -> None:
+    """Nobody keeps credentials behind so many others, and no stack holds the way."""
+    tables = chained(count)
+    backends = tables["production"]["backends"]
+    names = sorted(backends, key=lambda name: int(name[1:]), reverse=backwards)
+    tables["production"]["backends"] = {name: backends[name] for name in names}
+    error = refused(tables)
+    assert type(error) is ConfigurationError
+    assert "its references lead over more than 16 backends" in error.message
+
+
+def test_many_ways_to_one_backend_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each has many keys in the next, the ways are many more than what is to be looked at."""
+    looks: list[object] = []
+
+    def counted(settings: Any) -> Iterator[Any]:
+        looks.append(settings)
+        return iter(found(settings))
+
+    found = config.references_in
+    monkeypatch.setattr(config, "references_in", counted)
+    read_settings(chained(6, keys=8), "production")
+    assert len(looks) < 100
 
 
 @pytest.mark.parametrize("value", [True, False, "yes"])

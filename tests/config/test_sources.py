@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tomllib
 from collections import OrderedDict, UserDict
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +15,7 @@ import pytest
 import sentra_kms
 from sentra_kms.config import read_settings
 from sentra_kms.errors import ConfigurationError
+from sentra_kms.settings import Duration
 from tests.backends.hosts import in_unprivileged_child, open_directory
 from tests.conftest import ConfigFactory
 from tests.ground.leaks import locals_inside
@@ -95,6 +98,7 @@ def test_missing_file_says_how_to_get_one(place: Path) -> None:
         (b"[prod]\nx = 1\nx = 2", "is not valid TOML"),
         (b"x = nothing", "is not valid TOML"),
         (b"\x00", "is not valid TOML"),
+        (b"\xef\xbb\xbf[prod]\n", "begins with a byte order mark: save it as UTF-8 without one"),
     ],
 )
 def test_unreadable_content(place: Path, content: bytes, told: str) -> None:
@@ -106,6 +110,62 @@ def test_unreadable_content(place: Path, content: bytes, told: str) -> None:
     assert str(path) in caught.value.message
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+def test_file_that_is_too_large(place: Path) -> None:
+    """A file that no person wrote is not read into memory whole."""
+    with open("large.toml", "wb") as file:
+        file.truncate((16 << 20) + 1)
+    with pytest.raises(ConfigurationError, match="is larger than 16 MiB") as caught:
+        read_settings("large.toml", "prod")
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_line_endings(place: Path, ending: str) -> None:
+    """Both kinds of lines are read."""
+    (place / "sentra-kms.toml").write_bytes(
+        ending.join(["[prod.cache]", 'key_ttl = "7s"']).encode()
+    )
+    assert read_settings(None, "prod").cache.key_ttl == Duration(7)
+
+
+@pytest.mark.parametrize("source", [None, "sentra-kms.toml", {"prod": {}}])
+def test_working_directory_that_is_gone(place: Path, source: Any) -> None:
+    """A working directory that was taken away is told, and is an error of ours."""
+    gone = place / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigurationError, match="the working directory cannot be told") as caught:
+        read_settings(source, "prod")
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("by", ["argument", "variable", "directory", "mapping"])
+def test_reload_in_another_directory(place: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that goes elsewhere, as daemons do, goes on by the file and paths that it had."""
+    (place / "sentra-kms.toml").write_text(MINIMAL)
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "sentra-kms.toml").write_text("[production]\n")
+    source: Any = {"argument": "sentra-kms.toml", "mapping": tomllib.loads(MINIMAL)}.get(by)
+    if by == "variable":
+        monkeypatch.setenv("SENTRA_KMS_CONFIG", "sentra-kms.toml")
+    with sentra_kms.load(source, "production") as kms:
+        before = kms._wiring
+        monkeypatch.chdir(elsewhere)
+        for _ in range(2):
+            kms.reload()
+            assert kms._wiring.settings.source == before.settings.source
+            assert kms._wiring.settings.base == str(place)
+            assert kms._wiring.bindings == before.bindings
+        if by != "mapping":
+            with pytest.raises(ConfigurationError, match="neither added nor taken away"):
+                kms.reload("sentra-kms.toml")
+            kms.reload("../sentra-kms.toml")
+            monkeypatch.chdir(place)
+            kms.reload()
 
 
 def test_invalid_toml_names_the_line(place: Path) -> None:

@@ -315,6 +315,16 @@ def test_bad_timeout(value: object) -> None:
     assert "[development.backends.l]: timeout: a duration" in told
 
 
+@pytest.mark.parametrize("value", ["61m", "1d", "999999999d"])
+def test_timeout_that_no_timer_takes(value: str) -> None:
+    """A timeout past an hour is refused; one of an hour is not."""
+    table = {"type": "local", "timeout": value}
+    told = refusal({"development": {"backends": {"l": table}}})
+    assert "[development.backends.l]: timeout: an operation that takes more than 1h" in told
+    hour = {"development": True, "backends": {"l": {**table, "timeout": "1h"}}}
+    assert read(hour).backends["l"].timeout == 3600
+
+
 # --- what is not built yet ---------------------------------------------------------------------
 
 

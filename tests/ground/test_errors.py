@@ -200,6 +200,31 @@ def test_afresh_of_a_foreign_class_is_its_nearest_of_ours() -> None:
     assert not hasattr(fresh, "client")
 
 
+def test_afresh_of_a_class_that_passes_for_ours() -> None:
+    """What a class says of its module makes it none of ours."""
+    claiming = type("Claiming", (DecryptionFailed,), {"__module__": "sentra_kms.errors"})
+    assert type(afresh(claiming("no"))) is DecryptionFailed
+
+
+@pytest.mark.parametrize("wait", ["5", True, -1, -0.5, float("nan"), float("inf"), 10**400, b"5"])
+def test_afresh_keeps_no_odd_time_to_wait(wait: Any) -> None:
+    """A `retry_after` that is no number of seconds to come is none: it is calculated with."""
+    assert afresh(Throttled("slower", retry_after=wait)).retry_after is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("wait", [None, 0, 3, 2.5])
+def test_afresh_keeps_a_time_to_wait(wait: float | None) -> None:
+    """A number of seconds is kept, also in a subclass of a plugin's own."""
+    slower = type("Slower", (Throttled,), {})
+    assert afresh(slower("slower", retry_after=wait)).retry_after == wait  # type: ignore[attr-defined]
+
+
+def test_afresh_makes_text_that_can_be_written() -> None:
+    """Half a character is written out, since no log and no terminal takes it."""
+    error = NotFound("none: \ud800 é", subject="\udcff")
+    assert (afresh(error).message, afresh(error).subject) == ("none: \\ud800 é", "\\udcff")
+
+
 def test_afresh_leaves_frames_context_and_notes_behind() -> None:
     """Nothing of the way that the error came is reachable from the fresh one."""
 

@@ -114,6 +114,8 @@ CAUGHT_BY = {
     "text documents": "test_any_bytes",
     "throttled for good": "test_throttled",
     "throttling is an outage": "test_throttled",
+    "token in a log": "test_logs_show_no_secret",
+    "token in an error": "test_errors_show_no_credential",
     "trusts the record": "test_other_key_is_refused",
     "uses a destroyed key": "test_deleted_key",
     "uses a disabled key": "test_disabled_key_on_unwrap",
@@ -162,7 +164,12 @@ class Harness(BackendHarness):
         self.service.mended.set()
 
     def settings(self) -> dict[str, object]:
-        return {"address": str(self.path), "fault": self.fault}
+        self.patch.setenv("SERVICE_TOKEN", "planted-token-of-the-service")
+        return {
+            "address": str(self.path),
+            "token": "env://SERVICE_TOKEN",
+            "fault": self.fault,
+        }
 
     def kek(self) -> str:
         return "one"

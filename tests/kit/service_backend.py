@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sentra_kms.context import WrapContext
 from sentra_kms.errors import (
+    AccessDenied,
     DecryptionFailed,
     KeyNotFound,
     KeyUnavailable,
@@ -46,6 +47,7 @@ from sentra_kms.hooktypes import (
     WrapRequest,
 )
 from sentra_kms.material import KeyMaterial
+from sentra_kms.reference import Reference
 from tests.kit.service import SERVICES, Kek, Service
 from tests.kit.service_stores import Rings, Secrets, each_end
 
@@ -54,6 +56,7 @@ class ServiceSettings(BackendSettings, frozen=True):
     """`address` tells one service from another."""
 
     address: str
+    token: Reference
     fault: str = ""
 
 
@@ -74,16 +77,18 @@ def create(settings: ServiceSettings, host: Host) -> list[object]:
     if settings.fault in {"connects at once", "logs in at once"}:
         service.ask("log in", 1.0)
     return [
-        Keys(service, settings.fault, host),
+        Keys(service, settings, host),
         Secrets(service, settings.fault),
         Rings(service, settings.fault),
     ]
 
 
 class Keys(KeyHooks, BatchKeyHooks, PartHooks):
-    def __init__(self, service: Service, fault: str, host: Host) -> None:
+    def __init__(self, service: Service, settings: ServiceSettings, host: Host) -> None:
         self._service = service
-        self._fault = fault
+        self._fault = settings.fault
+        self._host = host
+        self._token = settings.token
         self._logger = host.logger
         self._pid = host.state.setdefault("pid", os.getpid())
         self._inside = threading.Lock()
@@ -269,9 +274,16 @@ class Keys(KeyHooks, BatchKeyHooks, PartHooks):
     def _kek(self, key: str, timeout: float) -> Kek:
         if self._fault == "not for threads" and not self._inside.acquire(blocking=False):
             raise RuntimeError("used by two threads at once")
+        token = self._host.secret(self._token).reveal().decode("ascii")
+        if self._fault == "token in a log":
+            self._logger.debug("logging in: Bearer %s", token)
         try:
             self._service.ask("use a KEK", timeout, self._fault)
             time.sleep(0)  # let another thread in
+        except AccessDenied:
+            if self._fault == "token in an error":
+                raise AccessDenied(f"the service does not accept {token}") from None
+            raise
         finally:
             if self._fault == "not for threads":
                 self._inside.release()

@@ -199,6 +199,35 @@ def test_real_backend_fails_the_test(tmp_path: Path) -> None:
     assert done.stdout.count(told) >= 3
 
 
+BATCHES = """
+import pytest
+from sentra_kms.hooktypes import SecretRequest
+from sentra_kms.reference import Reference
+from tests.binding.batches import BatchSecrets
+from tests.binding.fakes import bind
+
+real = bind(BatchSecrets)
+
+def test_batch(sentra_kms_fake):
+    real.fetch_secrets([SecretRequest(Reference("fake://path"))])
+
+def test_check(sentra_kms_fake):
+    real.check()
+
+def test_closes(sentra_kms_fake):
+    real.close()
+"""
+
+
+def test_every_way_to_a_real_backend_fails_the_test(tmp_path: Path) -> None:
+    """A batch and a check are calls, too; closing what is open is none."""
+    done = run(tmp_path, BATCHES)
+    assert "2 failed, 1 passed, 2 errors" in done.stdout, done.stdout
+    told = "the test reached the real backend 'fake' (type fake) by "
+    assert f"{told}fetch_secrets of fake://path: use" in done.stdout
+    assert f"{told}check: use" in done.stdout
+
+
 def test_plugin_imports_little(tmp_path: Path) -> None:
     """Every pytest of an application loads the plugin: it must not take the suite along."""
     text = (

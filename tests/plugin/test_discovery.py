@@ -147,7 +147,47 @@ FAULTS: dict[str, tuple[str, str, list[str]]] = {
         "async def backend_type",
         ["registers coroutine, not one BackendType"],
     ),
-    "takes an argument": ("def backend_type()", "def backend_type(x)", ["raised "]),
+    "takes an argument": (
+        "def backend_type()",
+        "def backend_type(x)",
+        ["marks a hook that is not as specified", "backend_type() and register_commands(cli)"],
+    ),
+    "has commands that take another argument": (
+        "@hookimpl",
+        "@hookimpl\ndef register_commands(cli, x): ...\n@hookimpl",
+        ["marks a hook that is not as specified"],
+    ),
+    "marks a hook that there is not": (
+        "@hookimpl",
+        "@hookimpl\ndef register_command(cli): ...\n@hookimpl",
+        ["marks a hook that is not as specified"],
+    ),
+    "is made for another sentra-kms": (
+        "@hookimpl",
+        "from sentra_kms.hookspecs import StreamHooks\n@hookimpl",
+        ["failed to import: ImportError (sentra_kms.hookspecs): it imports what sentra-kms "],
+    ),
+    "imports a module of another sentra-kms": (
+        "@hookimpl",
+        "import sentra_kms.streams\n@hookimpl",
+        ["failed to import: ModuleNotFoundError (sentra_kms.streams): it imports what sentra-kms"],
+    ),
+    "has a setting that is the core's": (
+        "retries: int",
+        "timeout: int",
+        ["settings with a field 'timeout', which the core reads for every backend"],
+    ),
+    "has a setting that is written as the core's": (
+        "    retries: int = 3",
+        "    kind: str = __import__('msgspec').field(name='type', default='')",
+        ["settings with a field 'type'"],
+    ),
+    "has no summary": ('summary="Acme"', "summary=None", ["gives summary as NoneType"]),
+    "is for development by text": (
+        'summary="Acme"',
+        'summary="Acme", development_only="no"',
+        ["gives development_only as str"],
+    ),
     "wants a newer minor": (
         "api=(1, 0)",
         "api=(1, 1)",
@@ -196,12 +236,49 @@ def test_faulty_registration_is_refused(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "value", ["acme_register:backend_type", "acme_register [sdk]", "acme register", ".register"]
+)
+def test_entry_point_that_is_no_module(site: Path, value: str) -> None:
+    """An entry point that names a function, or no module at all, is told what it should name."""
+    bring(site)
+    install(site, "acme-two", backends={"two": value})
+    message = refusal(PluginError, lambda: find_type("two"))
+    assert f"module {value} of acme-two" in message
+    assert "is no module: the entry point's value is the path of one, without ':'" in message
+
+
+@pytest.mark.parametrize(
+    "entries", [b"[sentra_kms.backends]\nacme\n", b"\xff\xfe", b"[other]\nx\n"]
+)
+def test_entry_points_that_cannot_be_read(site: Path, entries: bytes) -> None:
+    """One distribution whose file is broken fails every look: it is named."""
+    bring(site)
+    (site / "sentra_kms_acme-1.0.dist-info" / "entry_points.txt").write_bytes(entries)
+    message = refusal(ConfigurationError, lambda: find_type("acme"))
+    assert message == (
+        f"the entry points of sentra-kms-acme in {site} cannot be read: install it anew, or "
+        "uninstall it"
+    )
+
+
+def test_distribution_without_metadata(site: Path) -> None:
+    """One that is half uninstalled is told like any other, as far as anything is known of it."""
+    bring(site)
+    (site / "sentra_kms_acme-1.0.dist-info" / "METADATA").unlink()
+    assert find_type("acme").distribution == "an unknown distribution"
+    install(site, "acme-kms", backends={"acme": "acme_other"})
+    message = refusal(ConfigurationError, lambda: find_type("acme"))
+    assert "brought by acme-kms 1.0 and an unknown distribution ?" in message
+
+
 def test_module_that_is_not_there(site: Path) -> None:
     """An entry point whose module is missing is refused, with distribution and module."""
     install(site, "sentra-kms-acme", backends={"acme": "acme_missing"})
     message = refusal(PluginError, lambda: find_type("acme"))
     assert "module acme_missing of sentra-kms-acme" in message
     assert "failed to import: ModuleNotFoundError" in message
+    assert message.endswith("it is not there: install the distribution anew")
 
 
 @pytest.mark.parametrize("reserved", ["local", "memory", "env", "file", "docker", "systemd"])
@@ -272,7 +349,8 @@ def test_missing_sdk_is_told_by_load(site: Path) -> None:
 @pytest.mark.parametrize(
     ("create", "kind", "told"),
     [
-        ("acme_backend:make", PluginError, "names acme_backend:make to create it"),
+        ("acme_backend:make", PluginError, "names acme_backend:make to create it, which does not"),
+        ("acme_backend:__name__", PluginError, "to create it, which is str: no function"),
         ("acme_nowhere:create", ConfigurationError, "module acme_nowhere is missing"),
     ],
 )
@@ -283,6 +361,31 @@ def test_create_that_is_not_there(site: Path, create: str, kind: type[KMSError],
     message = refusal(kind, lambda: find_create(found))
     assert told in message
     assert "sentra-kms-acme" in message
+
+
+def test_backend_made_for_another_core(site: Path) -> None:
+    """A backend that needs what this core lacks is not said to lack an SDK."""
+    bring(site, backend="from sentra_kms.hookspecs import StreamHooks\n" + BACKEND)
+    found = find_type("acme")
+    message = refusal(PluginError, lambda: find_create(found))
+    assert f"it imports what sentra-kms {sentra_kms.__version__} does not have" in message
+    assert "pip install" not in message
+
+
+def test_sdk_that_lacks_what_is_imported(site: Path) -> None:
+    """An SDK of another version is there; what of it is missing is not the module."""
+    bring(site, backend="from click import nothing_such\n" + BACKEND)
+    found = find_type("acme")
+    message = refusal(ConfigurationError, lambda: find_create(found))
+    assert "what it imports from click is missing; install it with: pip install" in message
+
+
+def test_create_that_is_made_when_it_is_asked_for(site: Path) -> None:
+    """A module that raises when it is asked for `create` is told like one that fails to import."""
+    bring(site, backend=f"def __getattr__(name):\n    raise RuntimeError('{SECRET}')")
+    message = refusal(PluginError, lambda: sentra_kms.load(configured(), "dev"))
+    assert "failed to import acme_backend: RuntimeError" in message
+    assert SECRET not in message
 
 
 def test_create_whose_import_raises(site: Path) -> None:
@@ -326,6 +429,89 @@ def test_settings_whose_type_cannot_be(site: Path) -> None:
     message = refusal(PluginError, lambda: sentra_kms.load(configured(), "dev"))
     assert "[dev.backends." in message
     assert "AcmeSettings declares a field whose type cannot be" in message
+
+
+CHECKS = """
+    def __post_init__(self) -> None:
+        raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        ("ValueError('give an https address')", ConfigurationError, ": give an https address"),
+        (
+            "__import__('sentra_kms').ConfigurationError('give an https address')",
+            ConfigurationError,
+            ": give an https address",
+        ),
+        ("KeyError(self.address)", PluginError, "AcmeSettings raised KeyError when they were read"),
+        (f"OSError('{SECRET}')", PluginError, "AcmeSettings raised OSError when they were read"),
+    ],
+)
+@pytest.mark.parametrize("written", [True, False])
+def test_settings_that_check_themselves(
+    site: Path, error: str, kind: type[KMSError], told: str, *, written: bool
+) -> None:
+    """What settings refuse is told with the place; what else they raise is their author's fault."""
+    registration = REGISTRATION.replace("address: str", 'address: str = ""')
+    registration = registration.replace(
+        "    retries: int = 3\n", f"    retries: int = 3\n{CHECKS.format(error=error)}"
+    )
+    bring(site, registration=registration)
+    table = {"type": "acme", **({"address": SECRET} if written else {})}
+    source = {"dev": {"development": True, "backends": {"acme": table}}}
+    message = refusal(kind, lambda: sentra_kms.load(source, "dev"))
+    assert "[dev.backends.acme]" in message
+    assert told in message
+    assert SECRET not in message
+
+
+def test_field_of_a_plugins_own_type(site: Path) -> None:
+    """What such a type raises when it is made is not let through, nor the value."""
+    registration = "class Odd(str):\n    def __new__(cls, text):\n        raise KeyError(text)\n"
+    registration += REGISTRATION.replace("retries: int = 3", "odd: Odd | None = None")
+    bring(site, registration=registration)
+    message = refusal(PluginError, lambda: sentra_kms.load(configured(odd=SECRET), "dev"))
+    assert "AcmeSettings raised KeyError when they were read" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "kind", ["Literal['a', 'b']", "Enum('Mode', {'A': 'a', 'B': 'b'})", "Literal[1, 2, 'a']"]
+)
+@pytest.mark.parametrize("value", [SECRET, f"`{SECRET}' - at `{SECRET}", f"{SECRET}\n'"])
+def test_choice_that_is_none_is_not_quoted(site: Path, kind: str, value: str) -> None:
+    """A value that is not one of those allowed may be a misplaced secret."""
+    registration = "from enum import Enum\nfrom typing import Literal\nMode = " + kind
+    registration += REGISTRATION.replace("retries: int = 3", "mode: Mode | None = None")
+    bring(site, registration=registration)
+    message = refusal(ConfigurationError, lambda: sentra_kms.load(configured(mode=value), "dev"))
+    assert message.endswith("[dev.backends.acme]: Invalid enum value - at `mode`")
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ("", "most_tries"),
+        (', rename="kebab"', "most-tries"),
+        (', rename="camel"', "mostTries"),
+    ],
+)
+def test_settings_under_other_names(site: Path, options: str, written: str) -> None:
+    """Settings may be written otherwise than they are called in the code: those names count."""
+    registration = REGISTRATION.replace("frozen=True", "frozen=True" + options)
+    bring(
+        site,
+        registration=registration.replace("retries", "most_tries"),
+        backend=BACKEND.replace("return Secrets()", "seen.append(settings)\n    return Secrets()")
+        + "\nseen = []\n",
+    )
+    sentra_kms.load(configured("acme", **{written: 7}), "dev").close()
+    assert sys.modules["acme_backend"].seen[0].most_tries == 7
+    message = refusal(ConfigurationError, lambda: sentra_kms.load(configured(mostries=7), "dev"))
+    assert f"did you mean '{written}'?" in message
 
 
 def test_settings_reach_create(site: Path) -> None:

@@ -89,7 +89,10 @@ def test_type_checks_strictly(written: Installed) -> None:
 def test_is_chosen_by_configuration(written: Installed, tmp_path: Path) -> None:
     """A configuration that names its type is all that it takes to use it."""
     (tmp_path / "sentra-kms.toml").write_text(CONFIGURATION.format(place=tmp_path))
-    for name, value in (("token", b"open sesame\n"), ("ring-key", base64.b64encode(bytes(32)))):
+    for name, value in (
+        ("token", b"open-sesame-and-stay-open\n"),
+        ("ring-key", base64.b64encode(bytes(32))),
+    ):
         path = tmp_path / name
         path.touch(0o600)
         path.write_bytes(value)

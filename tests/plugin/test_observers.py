@@ -189,6 +189,33 @@ def test_raising_observer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert all(record.exc_info is None for record in caplog.records)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+def test_observer_that_would_end_its_thread(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises is reported, and it gets the next event: it ends nothing silently."""
+    collect = Collect()
+    raised = iter([kind(SECRET)])
+
+    class Once(ObserverHooks):
+        @hookimpl
+        def audit_event(self, event: Event) -> None:
+            """Raise for the first event."""
+            for each in raised:
+                raise each
+            collect.audit_event(event)
+
+    shown = Observers([("once", Once())])
+    assert shown.emit is not None
+    for number in range(3):
+        shown.emit(event(number))
+    shown.close()
+    assert [each.subject for each in collect.seen] == ["1", "2"]
+    assert [each.getMessage() for each in caplog.records] == [
+        f"observer 'once' raised {kind.__name__}"
+    ]
+
+
 def test_raising_observer_changes_no_operation(
     site: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,7 +47,7 @@ with sentra_kms.load(environment="production") as kms:
         kms.keys.create("acme")
     except sentra_kms.AuthenticationFailed as error:
         print(error.backend, error.operation)
-    open("token", "w").write("open sesame")
+    open("token", "w").write("open-sesame-and-stay-open")
     print(kms.keys.create("acme").primary)
 """
 NOT_CONFIGURED = """
@@ -91,7 +91,10 @@ def environment(fresh_environment: Path, tmp_path_factory: pytest.TempPathFactor
 def installed(environment: Path, tmp_path: Path) -> Installed:
     """Return the environment, with a configuration of this test's own."""
     (tmp_path / "sentra-kms.toml").write_text(CONFIGURATION.format(place=tmp_path))
-    for name, value in (("token", "open sesame\n"), ("ring-key", base64.b64encode(bytes(32)))):
+    for name, value in (
+        ("token", "open-sesame-and-stay-open\n"),
+        ("ring-key", base64.b64encode(bytes(32))),
+    ):
         path = tmp_path / name
         path.touch(0o600)
         path.write_bytes(value if isinstance(value, bytes) else value.encode())
@@ -120,7 +123,7 @@ def test_observer_sees_events(installed: Installed) -> None:
         ("list_rings", "toy-one"),
         ("fetch_secret", "file"),
     }
-    assert not any("open sesame" in line for line in lines)
+    assert not any("open-sesame-and-stay-open" in line for line in lines)
 
 
 def test_credential_is_read_at_each_login(installed: Installed) -> None:

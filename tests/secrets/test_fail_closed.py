@@ -297,8 +297,12 @@ def test_files(trouble: Callable[[Path], None]) -> None:
             os.chdir(before)
 
 
-def test_credential_that_is_not_there(tmp_path: Path) -> None:
-    """A backend that cannot log in has said nothing of the secret, also if its own is not found."""
+@pytest.mark.parametrize("field", ["", "#password", "#/db/password", "#user"])
+def test_credential_that_is_not_there(tmp_path: Path, field: str) -> None:
+    """A backend that cannot log in has said nothing of the secret, also if its own is not found.
+
+    Nor has it if what holds its credential is there, and the field in it is not, or is null.
+    """
     old = tmp_path / "old"
     old.touch(0o600)
     old.write_text(OLD)
@@ -314,7 +318,11 @@ def test_credential_that_is_not_there(tmp_path: Path) -> None:
         "test",
     )
     wiring = kms._wiring
-    login = Reference(f"file://{tmp_path}/password")
+    login = Reference(f"file://{tmp_path}/password{field}")
+    if field:
+        document = tmp_path / "password"
+        document.touch(0o600)
+        document.write_text('{"user": null, "db": {}}')
     # It lets the error of its own credential's source escape.
     wiring.bindings["app"] = bind(lambda: Secrets(lambda *_: wiring.secret(login)), name="app")
     with kms, pytest.raises(AuthenticationFailed, match="password") as caught:

@@ -22,7 +22,7 @@ class RingsHarness(BackendHarness):
     absent: ClassVar = {"share": "its rings are in the memory of one process"}
 
     def open(self) -> None:
-        self.patch.setenv("TOY_TOKEN", "open sesame")
+        self.patch.setenv("TOY_TOKEN", "open-sesame-and-stay-open")
 
     def settings(self) -> dict[str, object]:
         return {"token": "env://TOY_TOKEN"}

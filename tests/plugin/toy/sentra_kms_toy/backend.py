@@ -42,7 +42,7 @@ from sentra_kms.hooktypes import (
 
 from .register import ToySettings
 
-TOKEN = b"open sesame"
+TOKEN = b"open-sesame-and-stay-open"
 
 
 class Service:
