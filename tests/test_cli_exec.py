@@ -779,11 +779,11 @@ def test_click_understands_the_same() -> None:
 def test_light_way_needs_no_click() -> None:
     """The plain way imports neither click nor rich nor cryptography."""
     program = (
-        "import sys\n"
+        "import contextlib, sys\n"
         "before = set(sys.modules)\n"
         "from sentra_kms.cli import run\n"
         "options = run.parse(['exec', '--', 'true'])\n"
-        "secrets = run._fetch(options)\n"
+        "secrets = run._fetch(options, contextlib.ExitStack())\n"
         "heavy = {'click', 'rich', 'cryptography', 'logging', 'asyncio', 'hashlib'}\n"
         "print(sorted((heavy & set(sys.modules)) - before), len(secrets))\n"
     )

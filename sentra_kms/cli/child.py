@@ -1,5 +1,5 @@
-"""A child of `sentra-kms exec` that this process stays with, to mask what it writes or to take its
-files away afterwards; signals, terminal and exit code are passed on.
+"""A child of `sentra-kms exec` that this process stays with, to mask what it writes, or to take its
+files away or give leased secrets back afterwards; signals, terminal and exit code are passed on.
 """  # noqa: D205 - one sentence
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, tell, with_secrets
 from sentra_kms.cli.signals import PASSED_ON, PutOff, put_off, send_to_self
+from sentra_kms.errors import KMSError
 from sentra_kms.material import Secret
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ _FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
 
 def run_child(
-    options: ExecOptions, secrets: Mapping[str, Secret], masked: Iterable[Secret] = ()
+    options: ExecOptions,
+    secrets: Mapping[str, Secret],
+    masked: Iterable[Secret],
+    give_back: Callable[[], None],
 ) -> int:
     """Run the command and return its exit code; end by a signal if it did.
 
-    `masked` is to be masked besides the secrets themselves.
+    `masked` is to be masked besides the secrets themselves. `give_back` is called once the command
+    has ended, or could not be started.
     """
     # From before the files and the child are there, so that nothing that comes meanwhile is lost,
     # and none of it ends this process before the files are taken away.
@@ -43,6 +48,7 @@ def run_child(
     with ExitStack() as stack:
         # And by no thread that a backend left behind, which has no such mask.
         past = stack.enter_context(put_off())
+        stack.callback(_give_back, give_back)
         if options.files:
             environment = stack.enter_context(_private_files(secrets))
         else:
@@ -61,6 +67,14 @@ def run_child(
     status = _drain(streams) or status
     lost = _tell_of_lost(streams)
     return _end_like(status) or lost
+
+
+def _give_back(work: Callable[[], None]) -> None:
+    """Close what the secrets came from; how the command ended matters more than how that does."""
+    try:
+        work()
+    except KMSError as error:
+        tell(f"Warning: {error.message}")
 
 
 def _masker(secrets: Mapping[str, Secret], masked: Iterable[Secret]) -> Masker:

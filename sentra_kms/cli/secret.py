@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from sentra_kms.cli.failure import ErrorsFound
+from sentra_kms.cli.lease import refuse_leased
 from sentra_kms.cli.output import (
     count,
     render,
@@ -73,6 +74,8 @@ def get(session: Session, *, name: str, reveal: bool) -> None:
     """  # noqa: D301
     with session.open() as kms:
         found = kms.secrets.get(name)
+    if reveal:
+        refuse_leased({name: found})
     if session.json:
         write_json(_told(name, found, reveal=reveal))
     elif not reveal:

@@ -47,9 +47,9 @@ class Snapshot:
         known = self._known.get(document)
         if isinstance(known, Held):
             return known
-        if known is not None:
-            raise afresh(known)
         try:
+            if known is not None:
+                raise afresh(known)
             return self._get(document)
         except SecretNotFound as error:
             return Held(None, afresh(error), float("-inf"), float("-inf"))
@@ -85,9 +85,11 @@ def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) 
     expires = min(expiries) if expiries else None
     made = [part.found.created for part in parts.values() if part.found.created is not None]
     created = min(made) if made else None
+    leased = any(part.found.leased for part in parts.values())
     if not entry.template:
         only = parts[""]
-        secret = Secret(only.value.reveal(), version=only.found.version, expires=expires)
+        version = only.found.version
+        secret = Secret(only.value.reveal(), version=version, expires=expires, leased=leased)
         return Composed(secret, created)
     versions = [
         f"{name}={part.found.version}"
@@ -98,6 +100,7 @@ def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) 
         render(entry.template, {name: part.value for name, part in parts.items()}).reveal(),
         version=",".join(versions) or None,
         expires=expires,
+        leased=leased,
     )
     return Composed(secret, created, tuple(Secret(part.value.reveal()) for part in parts.values()))
 

@@ -107,12 +107,13 @@ class Documents:
         tell_after_fork(self)
 
     def after_fork(self) -> None:
-        """Replace locks that other threads may have held when this child was forked."""
+        """Replace locks that others may have held; what the parent may give back is due."""
         self._lock = _new_lock()
         self._background = 0
         for slot in self._slots.values():
             slot.lock = _new_lock()
             slot.renewing = False
+            _make_due(slot.held)
         self.generation += 1
 
     def adopt(self, max_stale: float, ttls: Mapping[Reference, float], is_kept: IsKept) -> None:
@@ -375,10 +376,14 @@ def _again(slot: _Slot) -> _Slot:
     """Return another slot that holds the same, for which nothing is under way."""
     made = _Slot()
     made.held, made.failure, made.quiet_until = slot.held, slot.failure, slot.quiet_until
-    held = made.held
+    _make_due(made.held)
+    return made
+
+
+def _make_due(held: Held | None) -> None:
+    """Have what has an end of its own looked at when it is next asked for."""
     if held is not None and held.value is not None and held.value.expires is not None:
         held.fresh_until = float("-inf")
-    return made
 
 
 def _passes(error: KMSError) -> bool:

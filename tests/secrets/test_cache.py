@@ -25,8 +25,11 @@ from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
 from sentra_kms.secrets import documents, manager
+from sentra_kms.secrets.compose import Snapshot, compose
+from sentra_kms.secrets.documents import Held
 from tests.binding.fakes import Secrets, bind
 from tests.conftest import ManualClock
+from tests.keys.conftest import in_fork
 from tests.secrets.sources import PATIENCE, Source, entries, make_manager
 
 DOWN = ServiceUnavailable("the source is down")
@@ -698,6 +701,28 @@ def test_fork_while_a_fetch_holds_the_lock(clock: ManualClock) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_fork_with_what_the_parent_gives_back(clock: ManualClock) -> None:
+    """A child asks for a login of its own, and uses the parent's on only if it can have none."""
+    source = Source(a=SecretValue(KeyMaterial(b"parent's"), expires=_in(clock, 3600)), b=b"plain")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+
+    def child() -> bytes:
+        source.down = ServiceUnavailable("away")
+        told = [made.get("A").reveal(), made.get("B").reveal()]
+        source.down = None
+        source.answers["a"] = SecretValue(KeyMaterial(b"child's"), expires=_in(clock, 3600))
+        clock.advance(documents.RETRY_AFTER)
+        told += [made.get("A").reveal(), made.get("A").reveal(), *source.asked[2:]]
+        return " ".join(told).encode()
+
+    told = in_fork(child).decode()
+    assert told == "parent's plain child's child's fake://a fake://a"
+    assert made.get("A").reveal() == "parent's"
+    assert len(source.asked) == 2
+
+
 # --- chains, other declarations, races ----------------------------------------------------------
 
 
@@ -791,3 +816,17 @@ def test_get_many_where_no_thread_can_be_started(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     found = made.get_many(["fake://a", "fake://b", "fake://c"])
     assert [each.reveal() for each in found.values()] == ["1", "2", "3"]
+
+
+def test_chain_goes_on_from_a_look_that_was_long_ago(clock: ManualClock) -> None:
+    """That a first was not there holds for who asked together, however long the others took."""
+    source = Source(b=b"second", c=b"other")
+    made = make_manager(source, clock, A={"from": ["fake://a", "fake://b"]}, C="fake://c")
+    first = Reference("fake://a")
+    known: dict[Reference, Held | KMSError] = {first: SecretNotFound("fake://a is not there")}
+    snapshot = Snapshot(made._documents, known=known)
+    assert snapshot.get(first).value is None
+    assert compose("A", made._entries["A"], snapshot, source.bound).secret.reveal() == "second"
+    known[first] = ServiceUnavailable("away")
+    with pytest.raises(ServiceUnavailable):
+        Snapshot(made._documents, known=known).get(first)

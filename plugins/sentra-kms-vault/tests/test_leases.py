@@ -36,7 +36,7 @@ from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.testing import Bench
 from sentra_kms.testing.base import together
-from sentra_kms.testing.faults import CutAfterRequest, Reset
+from sentra_kms.testing.faults import CutAfterRequest, Garbage, Reset
 from sentra_kms.testing.proxy import FaultProxy
 from tests.servers import vault_database
 from tests.servers.vault_database import Database
@@ -220,6 +220,16 @@ def test_lost_answer_is_not_asked_for_again(
     _wait(lambda: len(database.leases(role)) == 1)  # which ends by itself
     assert database.lets_in(*_login(_fetch(bench, role)))
     assert len(database.leases(role)) == 2
+
+
+def test_answer_of_somebody_on_the_way_is_an_outage(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str
+) -> None:
+    """What is no answer of Vault's to a request for a login says nothing of the configuration."""
+    _fetch(bench, _role(database, "1h", "24h"))
+    proxy.script(Garbage(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
+    assert "look at the address" in _refused(ServiceUnavailable, lambda: _fetch(bench, role))
+    assert database.lets_in(*_login(_fetch(bench, role)))
 
 
 def test_revoked_lease_is_replaced(database: Database, bench: Bench, role: str) -> None:
