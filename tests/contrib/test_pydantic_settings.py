@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    Json,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -20,7 +28,7 @@ import sentra_kms
 from sentra_kms.contrib.pydantic_settings import SentraSettingsSource
 from sentra_kms.errors import SecretNotFound
 from sentra_kms.runtime import KMS
-from tests.ground.leaks import shows
+from tests.ground.leaks import locals_inside, shows
 
 _S = TypeVar("_S", bound=BaseSettings)
 PLANTED = "planted-s3cr3t-value"
@@ -180,6 +188,46 @@ def test_nested_error(kms: KMS) -> None:
 
     error = check(Settings, "int_parsing", "int_parsing")
     assert error.errors()[1]["loc"] == ("db", "password")
+
+
+def test_keys_of_a_value_are_not_shown(kms: KMS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of tokens has them for its keys: an error names its place without them."""
+
+    class User(BaseModel):
+        model_config = {"extra": "forbid"}
+        name: str = Field(alias="shown-alias")
+        age: int = 0
+
+    class Settings(FromSecrets):
+        plain: dict[str, int]
+        text: Json[dict[str, int]]
+        deep: dict[str, list[User]]
+        short: dict[Annotated[str, Field(max_length=3)], int]
+
+    values = {
+        "PLAIN": {PLANTED: "x", "age": "y"},
+        "TEXT": {PLANTED: {PLANTED: 1}},
+        "DEEP": {PLANTED: [{"age": PLANTED, PLANTED: 2}]},
+        "SHORT": {PLANTED: 1},
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"IN_{name}", json.dumps(value))
+    table = {"development": True, "secrets": {name: f"env://IN_{name}" for name in values}}
+    with sentra_kms.load({"t": table}, "t") as own:
+        _current[:] = [own]
+        error = check(Settings, *["int_parsing"] * 2, "int_type", "missing", "int_parsing",
+                      "extra_forbidden", "string_too_long")  # fmt: skip
+    assert not shows(locals_inside(error), PLANTED.encode())
+    key = "(a key, not shown)"
+    assert [each["loc"] for each in error.errors()] == [
+        ("plain", key),
+        ("plain", "age"),  # also the name of a field
+        ("text", key),
+        ("deep", key, 0, "shown-alias"),
+        ("deep", key, 0, "age"),
+        ("deep", key, 0, key),
+        ("short", key, "[key]"),
+    ]
 
 
 def test_validators_that_quote_the_value(kms: KMS) -> None:
