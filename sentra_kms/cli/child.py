@@ -74,7 +74,7 @@ def _give_back(work: Callable[[], None]) -> None:
     try:
         work()
     except KMSError as error:
-        tell(f"Warning: {error.message}")
+        tell(f"Warning: {ascii(error.message)[1:-1]}")
 
 
 def _masker(secrets: Mapping[str, Secret], masked: Iterable[Secret]) -> Masker:

@@ -635,6 +635,7 @@ WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
         SecretValue(KEY, expires=datetime(2026, 11, 26, tzinfo=BrokenZone())),
         "expires has no time zone",
     ),
+    "a lease in words": ("fetch_secret", SecretValue(KEY, leased=UNFIT("yes")), "leased is str"),
     "a ring of text": ("load_ring", StoredRing(UNFIT("ring"), "1"), "document is str"),
     "a ring without a revision": ("load_ring", StoredRing(b"ring", ""), "revision is empty"),
     "a page that is a list": ("list_rings", RingPage(UNFIT(["acme"]), None), "tenants is list"),

@@ -334,9 +334,10 @@ class Leases:
 
 
 def _revoked(refusal: Refused) -> KMSError | None:
-    known = refusal.status in {400, 404}
+    known = refusal.status in {400, 404} and refusal.texts  # else a proxy said it
     return NotFound("the lease is not there any more") if known else None
 
 
 def _not_renewed(refusal: Refused) -> KMSError | None:
-    return NotFound("the lease is not renewed") if refusal.status in _SAYS_NO else None
+    known = refusal.status in _SAYS_NO and refusal.texts
+    return NotFound("the lease is not renewed") if known else None

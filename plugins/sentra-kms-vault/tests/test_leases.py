@@ -232,6 +232,40 @@ def test_answer_of_somebody_on_the_way_is_an_outage(
     assert database.lets_in(*_login(_fetch(bench, role)))
 
 
+_PAGE = b"HTTP/1.1 %d No\r\nContent-Length: 4\r\n\r\n<p/>"
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("asked", ["to look up", "to renew"])
+def test_lease_is_not_given_up_for_a_page_of_a_proxy(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str, status: int, asked: str
+) -> None:
+    """That a lease is gone, or not renewed, is believed of Vault alone: else none is replaced."""
+    login = _login(_fetch(bench, role))
+    lease = _part(bench)._leases._held()[f"database/creds/{role}"].lease
+    if asked == "to renew":
+        lease.spare = 3601.0  # it is due
+    proxy.always(Garbage(_PAGE % status))
+    assert asked in _refused(_ON_THE_WAY[status], lambda: _fetch(bench, role))
+    proxy.always(None)
+    lease.spare = 1200.0
+    assert _login(_fetch(bench, role)) == login
+    assert len(database.leases(role)) == 1
+
+
+_ON_THE_WAY = {400: MalformedInput, 403: AccessDenied, 500: ServiceUnavailable}
+
+
+def test_close_does_not_take_a_page_of_a_proxy_for_a_revocation(
+    bench: Bench, proxy: FaultProxy, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lease that nobody took back is told of."""
+    _fetch(bench, role)
+    proxy.always(Garbage(_PAGE % 400))
+    bench.close()
+    assert "leases that were not revoked" in caplog.text
+
+
 def test_revoked_lease_is_replaced(database: Database, bench: Bench, role: str) -> None:
     """What an operator revoked is not given out again: the next fetch has another made."""
     revoked = _login(_fetch(bench, role))
