@@ -35,6 +35,7 @@ except ModuleNotFoundError as _error:
         name=_error.name,
     ) from None
 
+from sentra_kms.material import Secret
 from sentra_kms.redaction import Masker
 from sentra_kms.secrets.manager import SecretManager
 
@@ -106,28 +107,27 @@ class SentraSettingsSource(EnvSettingsSource):
                 for each in wanted
             )
         }
-        self._secrets.get_many(used.values())
-        return _Values(self._secrets, used)
+        found = self._secrets.get_many(used.values())
+        return _Values({key: found[name] for key, name in used.items()})
 
 
 class _Values(Mapping[str, str | None]):
-    """Values by the names that pydantic-settings looks for; fetched when read, shown never."""
+    """Values by the names that pydantic-settings looks for, as they were together; never shown."""
 
-    def __init__(self, secrets: SecretManager, names: dict[str, str]) -> None:
+    def __init__(self, secrets: dict[str, Secret]) -> None:
         self._secrets = secrets
-        self._names = names
 
     def __getitem__(self, key: str) -> str:
-        return self._secrets.get(self._names[key]).reveal()
+        return self._secrets[key].reveal()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._secrets)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._secrets)
 
     def __repr__(self) -> str:
-        return f"_Values({', '.join(self._names)})"
+        return f"_Values({', '.join(self._secrets)})"
 
 
 class _Guarded:

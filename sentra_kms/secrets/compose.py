@@ -66,6 +66,23 @@ class Composed(msgspec.Struct, frozen=True):
     parts: tuple[Secret, ...] = ()
 
 
+def attempt(
+    subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound
+) -> Composed | KMSError:
+    """Return what `compose` does, or the error that it raises."""
+    try:
+        return compose(subject, entry, snapshot, bound)
+    except KMSError as error:
+        return afresh(error)
+
+
+def documents_of(entry: SecretEntry) -> set[Reference]:
+    """Return every document that a value of the entry may be made of."""
+    return {
+        reference.document for source in entry.parts.values() for reference in source.references
+    }
+
+
 class _Part(msgspec.Struct, frozen=True):
     value: KeyMaterial
     found: SecretValue

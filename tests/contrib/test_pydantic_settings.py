@@ -27,6 +27,7 @@ from pydantic_settings import (
 import sentra_kms
 from sentra_kms.contrib.pydantic_settings import SentraSettingsSource
 from sentra_kms.errors import SecretNotFound
+from sentra_kms.material import Secret
 from sentra_kms.runtime import KMS
 from tests.ground.leaks import locals_inside, shows
 
@@ -140,6 +141,29 @@ def test_only_what_fields_name_is_fetched(kms: KMS) -> None:
 
     with pytest.raises(SecretNotFound):
         made(Gone)
+
+
+def test_fields_are_of_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rotation changes while settings are made is not mixed with what was before."""
+
+    class Settings(FromSecrets):
+        user: str
+        password: str
+
+    monkeypatch.setenv("IN_LOGIN", json.dumps({"user": "old", "password": "old"}))
+    table = {"USER": "env://IN_LOGIN#user", "PASSWORD": "env://IN_LOGIN#password"}
+    with sentra_kms.load({"t": {"development": True, "secrets": table}}, "t") as own:
+        _current[:] = [own]
+        reveal = Secret.reveal
+
+        def rotate(secret: Secret) -> str:
+            monkeypatch.setenv("IN_LOGIN", json.dumps({"user": "new", "password": "new"}))
+            own.secrets.refresh("USER")
+            return reveal(secret)
+
+        monkeypatch.setattr(Secret, "reveal", rotate)
+        settings = made(Settings)
+    assert (settings.user, settings.password) == ("old", "old")
 
 
 def made(kind: type[_S], **values: Any) -> _S:

@@ -24,7 +24,7 @@ from sentra_kms.hookspecs import BatchSecretHooks, hookimpl
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
-from sentra_kms.secrets import documents, manager
+from sentra_kms.secrets import documents, manager, values
 from sentra_kms.secrets.compose import Snapshot, compose
 from sentra_kms.secrets.documents import Held
 from tests.binding.fakes import Secrets, bind
@@ -643,7 +643,7 @@ def test_previous(clock: ManualClock) -> None:
 def test_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many references are asked for, a bounded number is held."""
     monkeypatch.setattr(documents, "MAX_DOCUMENTS", 10)
-    monkeypatch.setattr(manager, "MAX_VIEWS", 10)
+    monkeypatch.setattr(values, "MAX_VIEWS", 10)
     source = Source(**{f"a{n}": b"x" for n in range(30)})
     made = make_manager(source, clock)
     for number in range(30):
@@ -826,7 +826,89 @@ def test_chain_goes_on_from_a_look_that_was_long_ago(clock: ManualClock) -> None
     known: dict[Reference, Held | KMSError] = {first: SecretNotFound("fake://a is not there")}
     snapshot = Snapshot(made._documents, known=known)
     assert snapshot.get(first).value is None
-    assert compose("A", made._entries["A"], snapshot, source.bound).secret.reveal() == "second"
+    assert (
+        compose("A", made._values.entries["A"], snapshot, source.bound).secret.reveal() == "second"
+    )
     known[first] = ServiceUnavailable("away")
     with pytest.raises(ServiceUnavailable):
         Snapshot(made._documents, known=known).get(first)
+
+
+# --- one state of a document, also where its newest makes no sense -------------------------------
+
+
+def _login(user: str, password: str) -> bytes:
+    return json.dumps({"user": user, "password": password}).encode()
+
+
+def test_fields_that_are_used_on_are_of_one_state(clock: ManualClock) -> None:
+    """Of a document whose newest state makes sense for one field alone, none is of that state."""
+    source = Source(db=_login("a", "1"))
+    made = make_manager(source, clock, U="fake://db#user", P="fake://db#password")
+    both = ["U", "P"]
+    assert _told(made, both) == ["a", "1"]
+    source.answers["db"] = _login("b", "")
+    made.expire()
+    for _ in range(3):
+        assert _told(made, both) == ["a", "1"]
+    clock.advance(documents.RETRY_AFTER)
+    source.answers["db"] = _login("b", "2")
+    assert _told(made, both) == ["b", "2"]
+    previous = [made.previous(name) for name in both]
+    assert [each.reveal() for each in previous if each is not None] == ["a", "1"]
+
+
+@pytest.mark.parametrize("newest", [b"{", _login("c", "")])
+def test_fields_of_two_states_are_not_given_together(clock: ManualClock, newest: bytes) -> None:
+    """What was last asked for at different times is not used on together: that is an error."""
+    source = Source(db=_login("a", "1"), other=b"x")
+    names = {"U": "fake://db#user", "P": "fake://db#password", "O": "fake://other"}
+    made = make_manager(source, clock, **names)
+    assert made.get("U").reveal() == "a"
+    source.answers["db"] = _login("b", "2")
+    made.expire()
+    assert made.get("P").reveal() == "2"
+    source.answers["db"] = newest
+    for _ in range(2):
+        made.expire()
+        made.get("P")
+        for _ in range(2):  # the second time of what is held
+            with pytest.raises(MalformedInput, match="db"):
+                made.get_many(["U", "P"])
+            assert _told(made, ["P", "O"]) == ["2", "x"]
+    source.answers["db"] = _login("d", "4")
+    made.expire()
+    assert _told(made, ["U", "P"]) == ["d", "4"]
+
+
+def test_what_is_held_of_two_states_is_not_given_together(clock: ManualClock) -> None:
+    """Neither if one of them was asked for by itself meanwhile."""
+    source = Source(db=_login("a", "1"))
+    made = make_manager(source, clock, U="fake://db#user", P="fake://db#password")
+    assert _told(made, ["U", "P"]) == ["a", "1"]
+    source.answers["db"] = _login("b", "")
+    made.expire()
+    assert [made.get("P").reveal(), made.get("U").reveal()] == ["1", "b"]
+    with pytest.raises(MalformedInput, match="is empty"):
+        made.get_many(["U", "P"])
+
+
+def test_change_of_one_is_noted_though_another_has_changed_again(clock: ManualClock) -> None:
+    """What a value is not made of keeps nobody from holding it."""
+    source = Source(a=b"1", b=b"1")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+    snapshot = Snapshot(made._documents, renew=True)
+    source.answers |= {"a": b"2", "b": b"2"}
+    snapshot.get(Reference("fake://a"))
+    snapshot.get(Reference("fake://b"))
+    source.answers["a"] = b"3"
+    made.refresh("A")
+    made._build("B", made._values.entries["B"], snapshot)
+    previous = made.previous("B")
+    assert previous is not None
+    assert previous.reveal() == "1"
+
+
+def _told(made: manager.SecretManager, names: list[str]) -> list[str]:
+    return [each.reveal() for each in made.get_many(names).values()]
