@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -862,7 +863,7 @@ def test_fields_that_are_used_on_are_of_one_state(clock: ManualClock) -> None:
 def test_fields_of_two_states_are_not_given_together(clock: ManualClock, newest: bytes) -> None:
     """What was last asked for at different times is not used on together: that is an error."""
     source = Source(db=_login("a", "1"), other=b"x")
-    names = {"U": "fake://db#user", "P": "fake://db#password", "O": "fake://other"}
+    names: Any = {"U": "fake://db#user", "P": "fake://db#password", "O": "fake://other"}
     made = make_manager(source, clock, **names)
     assert made.get("U").reveal() == "a"
     source.answers["db"] = _login("b", "2")

@@ -387,7 +387,7 @@ def test_memory_backends_that_change_places(clock: ManualClock, tmp_path: Path) 
 
 def test_value_that_makes_no_sense_after_a_reload(clock: ManualClock) -> None:
     """It does not replace the last good one of the same declaration and source; else it is told."""
-    declared = {"A": "fake://a", "B": {"from": "fake://b"}, "C": "fake://c"}
+    declared: Any = {"A": "fake://a", "B": {"from": "fake://b"}, "C": "fake://c"}
     source = Source(a=b"1", b=b"1", c=b"1")
     made = make_manager(source, clock, **declared)
     made.get_many(["A", "B", "C", "fake://a"])
