@@ -739,6 +739,30 @@ def test_throttled_source_is_coasted_through(clock: ManualClock) -> None:
     assert len(source.asked) <= 4
 
 
+def test_source_that_is_throttled_is_not_refreshed(clock: ManualClock) -> None:
+    """Whoever asks for it now is told so again, until the time is over that the source named."""
+    source = Source(a=b"last good", b=b"other")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+    source.down = Throttled("later", retry_after=30)
+    for _ in range(29):
+        with pytest.raises(Throttled) as caught:
+            made.refresh("A")
+        assert caught.value.retry_after == 30
+        assert made.get("A").reveal() == "last good"
+        clock.advance(1)
+    assert source.asked.count("fake://a") == 2
+    clock.advance(2)
+    source.down = None
+    source.answers["a"] = b"new"
+    assert made.refresh("A").reveal() == "new"
+    source.down = ServiceUnavailable("away")  # which names no time
+    for _ in range(3):
+        with pytest.raises(ServiceUnavailable):
+            made.refresh("A")
+    assert source.asked.count("fake://a") == 6
+
+
 def test_refresh_of_a_chain_is_kept(clock: ManualClock) -> None:
     """Also if the first of a chain is not there a refreshed value is held, and its change told."""
     source = Source(b=b"one")
