@@ -195,15 +195,16 @@ def _fields(schema: object) -> set[str]:
     ahead, seen = [schema], set[int]()
     while ahead:
         each = ahead.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
         if isinstance(each, str):
             found.add(each)
-        elif isinstance(each, (Mapping, list, tuple)) and id(each) not in seen:
-            seen.add(id(each))
-            if isinstance(each, Mapping):
-                members = cast("Mapping[object, object]", each)
-                ahead += (*members, *members.values())
-            else:
-                ahead += cast("Sequence[object]", each)
+        elif isinstance(each, Mapping):
+            members = cast("Mapping[object, object]", each)
+            ahead += (*members, *members.values())
+        elif isinstance(each, (list, tuple)):
+            ahead += cast("Sequence[object]", each)
     return found
 
 
