@@ -128,6 +128,28 @@ def test_exit_code(mode: list[str], code: int) -> None:
     assert process("exec", *mode, "--", "sh", "-c", f"exit {code}").returncode == code
 
 
+_BESIDE_THREADS = """
+import sys, threading
+from sentra_kms.cli.child import run_child
+from sentra_kms.cli.run import ExecOptions
+for _ in range(2):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+sys.exit(run_child(ExecOptions(("sh", "-c", "exit 7")), {}, (), lambda: None))
+"""
+
+
+@pytest.mark.parametrize("time", range(5))
+def test_end_of_a_command_is_seen_beside_threads(time: int) -> None:
+    """Also if a backend's thread takes the signal that tells of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _BESIDE_THREADS],
+        env=child_environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 7
+
+
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGSEGV", "SIGPIPE", "SIGINT"])
 def test_child_killed_by_a_signal(mode: list[str], name: str) -> None:

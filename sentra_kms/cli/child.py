@@ -26,7 +26,7 @@ OUTPUT_LOST = 16
 
 _CHUNK = 64 * 1024
 _POLL = 0.05  # seconds between looks for a signal while only output is waited for
-_LOOK = 1.0  # seconds between looks for a signal that another thread took
+_LOOK = 1.0  # seconds between looks for what another thread was told by a signal
 _AWAITED = PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
 _FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
@@ -110,15 +110,16 @@ def _start(
 def _wait(child: int, streams: list[_Stream], past: PutOff) -> int:
     """Pass signals on until the child has ended; return its status."""
     while True:
+        # Whatever came: a thread that a backend has may have taken the signal that tells of it.
+        ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+        if ended and not os.WIFSTOPPED(status):
+            return status
+        if ended and _is_job():
+            # It stopped itself alone, for the shell to go on: the shell looks at this process.
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child, signal.SIGCONT)
         number, from_kernel = _next_signal(past)
         if number == signal.SIGCHLD:
-            ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
-            if ended and not os.WIFSTOPPED(status):
-                return status
-            if ended and _is_job():
-                # It stopped itself alone, for the shell to go on: the shell looks at this process.
-                os.kill(os.getpid(), signal.SIGSTOP)
-                os.kill(child, signal.SIGCONT)
             continue
         if number == signal.SIGWINCH:
             for stream in streams:
@@ -183,14 +184,16 @@ def _tell_of_lost(streams: list[_Stream]) -> int:
 def _next_signal(past: PutOff) -> tuple[int, bool]:
     """Wait for a signal; return its number, and whether the kernel sent it.
 
-    `past` has those that another thread took, or that are not awaited.
+    `past` has those that another thread took, or that are not awaited. After a while in which none
+    came it is SIGCHLD.
     """
-    while hasattr(signal, "sigtimedwait"):
+    if hasattr(signal, "sigtimedwait"):
         if past.came:
             return past.came.pop(0), False
         found = signal.sigtimedwait(_AWAITED, _LOOK)
-        if found is not None:
-            return found.si_signo, found.si_code >= _FROM_KERNEL
+        if found is None:
+            return signal.SIGCHLD, True
+        return found.si_signo, found.si_code >= _FROM_KERNEL
     number = signal.sigwait(_AWAITED)
     return number, number in {signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH} and os.isatty(0)
 
