@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,15 +33,17 @@ class Snapshot:
         renew: bool = False,
         known: Mapping[Reference, Held | KMSError] | None = None,
     ) -> None:
-        self.seen: dict[Reference, Held] = {}
+        self.asked: dict[Reference, Held] = {}  # for one value
+        self._seen: dict[Reference, Held] = {}
         self._known = known or {}
         self._get: Callable[[Reference], Held] = documents.renew if renew else documents.get
 
     def get(self, document: Reference) -> Held:
         """Return a document, or that it was not found; raises any other error of its source."""
-        found = self.seen.get(document)
+        found = self._seen.get(document)
         if found is None:
-            found = self.seen[document] = self._asked(document)
+            found = self._seen[document] = self._asked(document)
+        self.asked[document] = found
         return found
 
     def _asked(self, document: Reference) -> Held:
@@ -66,21 +69,21 @@ class Composed(msgspec.Struct, frozen=True):
     parts: tuple[Secret, ...] = ()
 
 
-def attempt(
-    subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound
-) -> Composed | KMSError:
-    """Return what `compose` does, or the error that it raises."""
+class Attempt(NamedTuple):
+    """What `compose` returned or raised, and every document that it looked at for it."""
+
+    end: Composed | KMSError
+    seen: Mapping[Reference, Held]
+
+
+def attempt(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) -> Attempt:
+    """Compose a value."""
+    snapshot.asked = {}
     try:
-        return compose(subject, entry, snapshot, bound)
+        end: Composed | KMSError = compose(subject, entry, snapshot, bound)
     except KMSError as error:
-        return afresh(error)
-
-
-def documents_of(entry: SecretEntry) -> set[Reference]:
-    """Return every document that a value of the entry may be made of."""
-    return {
-        reference.document for source in entry.parts.values() for reference in source.references
-    }
+        end = afresh(error)
+    return Attempt(end, snapshot.asked)
 
 
 class _Part(msgspec.Struct, frozen=True):

@@ -131,10 +131,10 @@ class SecretManager:
         entries = {name: self._entry(name) for name in names}
         self._wake_watches()
         snapshot = self._snapshot(entries.values())
-        ends = {
+        made = {
             name: attempt(name, entry, snapshot, self._bound) for name, entry in entries.items()
         }
-        return self._values.together(entries, snapshot, ends)
+        return self._values.together(entries, made)
 
     def refresh(self, secret: str) -> Secret:
         """Ask the source now, for example after the secret was not accepted, and return its value.
@@ -298,8 +298,8 @@ class SecretManager:
     def _build(
         self, secret: str, entry: SecretEntry, snapshot: Snapshot, *, coast: bool = True
     ) -> Secret:
-        end = attempt(secret, entry, snapshot, self._bound)
-        return self._values.ended(secret, entry, snapshot, end, coast=coast).secret
+        made = attempt(secret, entry, snapshot, self._bound)
+        return self._values.ended(secret, entry, made, coast=coast).secret
 
     def _wake(self, secret: str) -> None:
         for watch in list(self._watches):

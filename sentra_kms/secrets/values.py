@@ -14,14 +14,11 @@ from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
 from sentra_kms.secret_settings import SecretEntry
-from sentra_kms.secrets.compose import Composed, Snapshot, documents_of, same
+from sentra_kms.secrets.compose import Attempt, Composed, same
 from sentra_kms.secrets.documents import RETRY_AFTER, Documents, Held, IsKept
 from sentra_kms.secrets.view import View, are_of_one_state
 
 MAX_VIEWS = 1000  # names and references whose values are held
-
-End = Composed | KMSError
-"""What making a value came to."""
 
 
 class _Previous(NamedTuple):
@@ -113,33 +110,29 @@ class Values:
         self._previous.clear()
 
     def together(
-        self, entries: Mapping[str, SecretEntry], snapshot: Snapshot, ends: Mapping[str, End]
+        self, entries: Mapping[str, SecretEntry], made: Mapping[str, Attempt]
     ) -> dict[str, Secret]:
-        """Return what `ends` are of one snapshot, or of one earlier state of what they share.
+        """Return values that were made of one snapshot, or of one earlier state of what they share.
 
         Raises the first error, in the order of the names.
         """
         useless: dict[Reference, MalformedInput] = {}
-        for name, end in ends.items():
+        for end, seen in made.values():
             if isinstance(end, MalformedInput):
-                useless |= dict.fromkeys(documents_of(entries[name]) & snapshot.seen.keys(), end)
+                useless |= dict.fromkeys(seen, end)
         views: dict[str, View] = {}
-        for name, entry in entries.items():
-            end = ends[name]
+        for name, (end, seen) in made.items():
             # What makes no sense for one of them is used for none.
-            shared = [useless[each] for each in documents_of(entry) if each in useless]
-            if isinstance(end, Composed) and shared:
-                end = shared[0]
-            views[name] = self.ended(name, entry, snapshot, end)
+            shared = [useless[each] for each in seen if each in useless]
+            told = shared[0] if isinstance(end, Composed) and shared else end
+            views[name] = self.ended(name, entries[name], Attempt(told, seen))
         if not are_of_one_state(views.values()):
             raise afresh(next(iter(useless.values())))
         return {name: view.secret for name, view in views.items()}
 
-    def ended(
-        self, secret: str, entry: SecretEntry, snapshot: Snapshot, end: End, *, coast: bool = True
-    ) -> View:
+    def ended(self, secret: str, entry: SecretEntry, made: Attempt, *, coast: bool = True) -> View:
         """Hold what was made; of what makes no sense, go on with what is held for a while."""
-        seen = {each: snapshot.seen[each] for each in documents_of(entry) & snapshot.seen.keys()}
+        end, seen = made
         if isinstance(end, Composed):
             return self._kept(secret, entry, end, seen)
         if not isinstance(end, MalformedInput):

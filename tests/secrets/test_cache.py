@@ -906,6 +906,20 @@ def test_fields_of_two_states_are_not_given_together(clock: ManualClock, newest:
     assert _told(made, ["U", "P"]) == ["d", "4"]
 
 
+def test_rest_of_a_list_that_makes_no_sense_for_another(clock: ManualClock) -> None:
+    """A value does not depend on what a list would have gone on to."""
+    source = Source(a=b"1", b=b"{")
+    made = make_manager(
+        source, clock, A={"from": ["fake://a", "fake://b#x"]}, B="fake://b#x", WHOLE="fake://b"
+    )
+    source.answers["b"] = b'{"x": "good"}'
+    assert _told(made, ["A", "B"]) == ["1", "good"]
+    source.answers |= {"a": b"2", "b": b"{"}
+    made.expire()
+    assert _told(made, ["A", "B"]) == ["2", "good"]
+    assert [made.get(name).reveal() for name in ("A", "B", "WHOLE")] == ["2", "good", "{"]
+
+
 def test_what_is_held_of_two_states_is_not_given_together(clock: ManualClock) -> None:
     """Neither if one of them was asked for by itself meanwhile."""
     source = Source(db=_login("a", "1"))
