@@ -456,6 +456,7 @@ def test_used_to_its_end_while_vault_is_away(
         _wait(fails)
         assert seen
         assert seen[-1] <= secret.expires.timestamp() <= time.time()
+        _wait(lambda: database.leases(role) == [])  # Vault began to count a moment later
         proxy.restore()
         _wait(lambda: kms.secrets.refresh("USER").reveal() != secret.reveal())
 
