@@ -184,6 +184,7 @@ _FIELDS: dict[type, tuple[tuple[str, _Check], ...]] = {
         ("version", _text_or_none),
         ("expires", _moment_or_none),
         ("created", _moment_or_none),
+        ("leased", _of(bool)),
     ),
     StoredRing: (("document", _of(bytes)), ("revision", _text)),
     RingPage: (("tenants", _texts), ("cursor", _text_or_none)),

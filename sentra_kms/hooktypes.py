@@ -63,13 +63,15 @@ class SecretValue(msgspec.Struct, frozen=True):
     """A fetched secret.
 
     `expires` is an aware datetime, `None` if it does not expire; `created` is when this version of
-    it was made, also aware, `None` where the service does not tell.
+    it was made, also aware, `None` where the service does not tell. `leased` says that it is given
+    back, and ends, when the backend is closed.
     """
 
     data: KeyMaterial
     version: str | None = None
     expires: datetime | None = None
     created: datetime | None = None
+    leased: bool = False
 
 
 class StoredRing(msgspec.Struct, frozen=True):

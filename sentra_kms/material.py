@@ -99,7 +99,8 @@ class Secret(_Redacted):
     """A secret's value with its version and expiry.
 
     `version` is the source's own name of the version, or `None`; `expires` is an aware datetime,
-    or `None` if it does not expire by itself.
+    or `None` if it does not expire by itself. `leased` says that it was made for this process, and
+    ends when this closes what it came from.
 
     >>> secret = Secret(b"hunter2", version="3")
     >>> secret, secret.version
@@ -108,12 +109,18 @@ class Secret(_Redacted):
     'hunter2'
     """
 
-    __slots__ = ("expires", "version")
+    __slots__ = ("expires", "leased", "version")
     version: str | None
     expires: datetime | None
+    leased: bool
 
     def __init__(
-        self, data: bytes, *, version: str | None = None, expires: datetime | None = None
+        self,
+        data: bytes,
+        *,
+        version: str | None = None,
+        expires: datetime | None = None,
+        leased: bool = False,
     ) -> None:
         if type(data) is not bytes:
             raise TypeError(f"a secret is made of bytes, not {type(data).__name__}")
@@ -121,6 +128,7 @@ class Secret(_Redacted):
         object.__setattr__(self, "_data", data)
         object.__setattr__(self, "version", version)
         object.__setattr__(self, "expires", expires)
+        object.__setattr__(self, "leased", leased)
 
     def reveal(self) -> str:
         """Return the value as text; raises `MalformedInput` if it is not UTF-8."""

@@ -1,7 +1,8 @@
 """Masking secret values in text and bytes: in log records, and in what a child process writes.
 
 A value is found as it is and in the forms in which it slips out: URL-quoted, in base64, escaped as
-in JSON or `repr`; of several lines, also with margins before them, and its long lines each alone.
+in JSON, `repr` or a shell's trace; of several lines, also with margins before them, and its long
+lines each alone.
 Values of fewer than 4 bytes are not masked: they stand in any text by chance.
 """
 
@@ -20,9 +21,13 @@ MASK = "***"
 SHORTEST = 4  # bytes
 SHORTEST_LINE = 16  # bytes of a line that is masked without the others
 _GROUPS = 11  # of exceptions, one in another: as deep as tracebacks show them, and one more
-_UNQUOTED = ("", "/", " ", " +", "!'()*", "$&+,;=")
+_UNQUOTED = ("", "/", " ", " +", "!'()*", "!'()*;,/?:@&=+$#", "$&+,;=")
 """What is left as it is when a value is put into a URL: in Python, by SQLAlchemy, in JavaScript, in
 Go."""
+_QUOTES = ((b"'", b"'\\''"), (b"'", b"'\"'\"'"), (b"'", b"\\'"))
+"""How an apostrophe stands inside of apostrophes: by bash, by dash, in Perl and in PHP."""
+_JSON_MARKS = ("", "<>&", "<>&='", "<>&'+`")
+"""What JSON also writes as `\\u003c` and so on, for HTML: in Python, in Go, by Gson, in .NET."""
 
 
 class Masker:
@@ -219,6 +224,7 @@ def _all_forms(value: bytes) -> Iterator[bytes]:
         return
     yield bare
     yield from _in_lines(bare)
+    yield from _in_quotes(bare)
     for each in {bare, value}:
         yield from _encoded(each)
 
@@ -233,6 +239,14 @@ def _in_lines(value: bytes) -> Iterator[bytes]:
     for line in lines:
         if len(line.strip()) >= SHORTEST_LINE:
             yield line.strip()
+
+
+def _in_quotes(value: bytes) -> Iterator[bytes]:
+    doubled = value.replace(b"\\", b"\\\\")
+    yield doubled
+    for mark, quoted in _QUOTES:
+        yield value.replace(mark, quoted)
+        yield doubled.replace(mark, quoted)
 
 
 def _encoded(value: bytes) -> Iterator[bytes]:
@@ -253,10 +267,18 @@ def _encoded(value: bytes) -> Iterator[bytes]:
     except UnicodeDecodeError:
         return
     for escaped in (json.dumps(text), json.dumps(text, ensure_ascii=False)):
-        yield escaped[1:-1].encode("utf-8", "surrogatepass")
+        for form in _in_json(escaped[1:-1]):
+            yield form.encode("utf-8", "surrogatepass")
     for show in (repr, ascii):
         yield _escaped(show(text))
         yield _escaped(show('"' + text)[1:])
+
+
+def _in_json(escaped: str) -> Iterator[str]:
+    yield escaped.replace("/", "\\/")  # PHP
+    for marks in _JSON_MARKS:
+        for style in ("04x", "04X"):
+            yield escaped.translate({ord(mark): f"\\u{ord(mark):{style}}" for mark in marks})
 
 
 def _escaped(shown: str) -> bytes:

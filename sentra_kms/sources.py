@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -38,8 +39,10 @@ class Sources:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        while self._bindings:
-            self._bindings.popitem()[1].close()
+        with ExitStack() as closing:  # also of those after one that fails
+            for binding in self._bindings.values():
+                closing.callback(binding.close)
+            self._bindings.clear()
 
     def secret(self, reference: Reference) -> KeyMaterial:
         """Return a secret as its source holds it now."""
@@ -50,16 +53,18 @@ class Sources:
     def bound(self, name: str) -> Binding:
         """Return a backend, bound now if it is not; raises what binding it does."""
         found = self._bindings.get(name)
-        if found is None:
-            found = self._bindings[name] = bind(
-                self._settings,
-                backend_config(self._settings, name),
-                clock=time.time,
-                secret=self.secret,
-                state={},
-                emit=self._emit,
-            )
-        return found
+        if found is not None:
+            return found
+        made = bind(
+            self._settings,
+            backend_config(self._settings, name),
+            clock=time.time,
+            secret=self.secret,
+            state={},
+            emit=self._emit,
+        )
+        # Of two threads that bind one at once, both use the first: another would not be closed.
+        return self._bindings.setdefault(name, made)
 
 
 def bind(

@@ -128,6 +128,33 @@ def test_exit_code(mode: list[str], code: int) -> None:
     assert process("exec", *mode, "--", "sh", "-c", f"exit {code}").returncode == code
 
 
+_BESIDE_A_THREAD = """
+import os, sys, threading
+from sentra_kms.cli import child
+from sentra_kms.cli.run import ExecOptions
+start = child._start
+def started(*given):
+    number = start(*given)
+    os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
+    return number
+child._start = started
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+sys.exit(child.run_child(ExecOptions(("sh", "-c", "exit 7")), {}, (), lambda: None))
+"""
+"""Runs a command that has ended before it is waited for, beside a thread without a mask."""
+
+
+def test_end_of_a_command_is_seen_beside_threads() -> None:
+    """Also if a backend's thread takes the signal that tells of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _BESIDE_A_THREAD],
+        env=child_environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 7
+
+
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGSEGV", "SIGPIPE", "SIGINT"])
 def test_child_killed_by_a_signal(mode: list[str], name: str) -> None:
@@ -779,11 +806,11 @@ def test_click_understands_the_same() -> None:
 def test_light_way_needs_no_click() -> None:
     """The plain way imports neither click nor rich nor cryptography."""
     program = (
-        "import sys\n"
+        "import contextlib, sys\n"
         "before = set(sys.modules)\n"
         "from sentra_kms.cli import run\n"
         "options = run.parse(['exec', '--', 'true'])\n"
-        "secrets = run._fetch(options)\n"
+        "secrets = run._fetch(options, contextlib.ExitStack())\n"
         "heavy = {'click', 'rich', 'cryptography', 'logging', 'asyncio', 'hashlib'}\n"
         "print(sorted((heavy & set(sys.modules)) - before), len(secrets))\n"
     )

@@ -5,13 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import stat
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sentra_kms.backends import env
+from sentra_kms.hooktypes import SecretValue
+from sentra_kms.material import KeyMaterial
 from tests.test_cli_support import error_of, on_terminal, run, run_json
 
 PLANTED = "planted-s3cr3t-value"
+PATIENCE = 20.0  # seconds after which what hangs fails
 CONFIG = """
 [development]
 development = true
@@ -100,6 +106,35 @@ def test_list_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     code, shown = on_terminal("secret", "list")
     assert code == 0
     assert "5 secrets in development" in shown
+
+
+def test_check_asks_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that of a source that is away the time is waited for once, and not for each secret."""
+    at_once = threading.Barrier(4)
+
+    def slow(data: KeyMaterial) -> SecretValue:
+        at_once.wait(PATIENCE)
+        return SecretValue(data)
+
+    monkeypatch.setattr(env, "SecretValue", slow)
+    names = ["A", "B", "RAW", "env://PLANTED_USER"]
+    result = run("secret", "check", *names)
+    assert result.exit_code == 0
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == names
+
+
+def test_leased_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that ends with the command is refused where it would be used after that."""
+    monkeypatch.setattr(env, "SecretValue", partial(SecretValue, leased=True))
+    Path("t").write_text("{{ URL }}", encoding="utf-8")
+    for words in (["get", "--reveal", "A"], ["get", "--reveal", "URL"]):
+        error = error_of(run("secret", *words, "--json"))
+        assert error["type"] == "UnsupportedOperation"
+        assert "sentra-kms exec" in error["message"]
+    assert error_of(run("render", "t", "--out", "out", "--json"))["subject"] == "URL"
+    assert not Path("out").exists()
+    assert run("secret", "get", "A").exit_code == 0
+    assert run("secret", "check", "A", "URL").exit_code == 0
 
 
 def test_check() -> None:

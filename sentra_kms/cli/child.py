@@ -1,5 +1,5 @@
-"""A child of `sentra-kms exec` that this process stays with, to mask what it writes or to take its
-files away afterwards; signals, terminal and exit code are passed on.
+"""A child of `sentra-kms exec` that this process stays with, to mask what it writes, or to take its
+files away or give leased secrets back afterwards; signals, terminal and exit code are passed on.
 """  # noqa: D205 - one sentence
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sentra_kms.cli.run import FILE_SUFFIX, ExecOptions, not_started, tell, with_secrets
 from sentra_kms.cli.signals import PASSED_ON, PutOff, put_off, send_to_self
+from sentra_kms.errors import KMSError
 from sentra_kms.material import Secret
 
 if TYPE_CHECKING:
@@ -25,17 +26,21 @@ OUTPUT_LOST = 16
 
 _CHUNK = 64 * 1024
 _POLL = 0.05  # seconds between looks for a signal while only output is waited for
-_LOOK = 1.0  # seconds between looks for a signal that another thread took
+_LOOK = 1.0  # seconds between looks for what another thread was told by a signal
 _AWAITED = PASSED_ON | {signal.SIGCHLD, signal.SIGWINCH}
 _FROM_KERNEL = 0x80  # si_code of what nobody sent: the terminal or a timer did
 
 
 def run_child(
-    options: ExecOptions, secrets: Mapping[str, Secret], masked: Iterable[Secret] = ()
+    options: ExecOptions,
+    secrets: Mapping[str, Secret],
+    masked: Iterable[Secret],
+    give_back: Callable[[], None],
 ) -> int:
     """Run the command and return its exit code; end by a signal if it did.
 
-    `masked` is to be masked besides the secrets themselves.
+    `masked` is to be masked besides the secrets themselves. `give_back` is called once the command
+    has ended, or could not be started.
     """
     # From before the files and the child are there, so that nothing that comes meanwhile is lost,
     # and none of it ends this process before the files are taken away.
@@ -43,6 +48,7 @@ def run_child(
     with ExitStack() as stack:
         # And by no thread that a backend left behind, which has no such mask.
         past = stack.enter_context(put_off())
+        stack.callback(_give_back, give_back)
         if options.files:
             environment = stack.enter_context(_private_files(secrets))
         else:
@@ -61,6 +67,14 @@ def run_child(
     status = _drain(streams) or status
     lost = _tell_of_lost(streams)
     return _end_like(status) or lost
+
+
+def _give_back(work: Callable[[], None]) -> None:
+    """Close what the secrets came from; how the command ended matters more than how that does."""
+    try:
+        work()
+    except KMSError as error:
+        tell(f"Warning: {ascii(error.message)[1:-1]}")
 
 
 def _masker(secrets: Mapping[str, Secret], masked: Iterable[Secret]) -> Masker:
@@ -96,15 +110,16 @@ def _start(
 def _wait(child: int, streams: list[_Stream], past: PutOff) -> int:
     """Pass signals on until the child has ended; return its status."""
     while True:
+        # Whatever came: a thread that a backend has may have taken the signal that tells of it.
+        ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+        if ended and not os.WIFSTOPPED(status):
+            return status
+        if ended and _is_job():
+            # It stopped itself alone, for the shell to go on: the shell looks at this process.
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child, signal.SIGCONT)
         number, from_kernel = _next_signal(past)
         if number == signal.SIGCHLD:
-            ended, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
-            if ended and not os.WIFSTOPPED(status):
-                return status
-            if ended and _is_job():
-                # It stopped itself alone, for the shell to go on: the shell looks at this process.
-                os.kill(os.getpid(), signal.SIGSTOP)
-                os.kill(child, signal.SIGCONT)
             continue
         if number == signal.SIGWINCH:
             for stream in streams:
@@ -169,14 +184,16 @@ def _tell_of_lost(streams: list[_Stream]) -> int:
 def _next_signal(past: PutOff) -> tuple[int, bool]:
     """Wait for a signal; return its number, and whether the kernel sent it.
 
-    `past` has those that another thread took, or that are not awaited.
+    `past` has those that another thread took, or that are not awaited. After a while in which none
+    came it is SIGCHLD.
     """
-    while hasattr(signal, "sigtimedwait"):
+    if hasattr(signal, "sigtimedwait"):
         if past.came:
             return past.came.pop(0), False
         found = signal.sigtimedwait(_AWAITED, _LOOK)
-        if found is not None:
-            return found.si_signo, found.si_code >= _FROM_KERNEL
+        if found is None:
+            return signal.SIGCHLD, True
+        return found.si_signo, found.si_code >= _FROM_KERNEL
     number = signal.sigwait(_AWAITED)
     return number, number in {signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH} and os.isatty(0)
 

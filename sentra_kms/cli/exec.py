@@ -29,9 +29,9 @@ def exec_command(
     """Run a command with the secrets of the configuration in its environment.
 
     The command takes the place of this process: its signals, terminal and exit code are its own.
-    With --mask or --files this process stays with it, and passes them on. No value is ever an
-    argument. Code 127 says that the command was not found, 126 that it could not be run; if a
-    secret cannot be had the command is not started.
+    With --mask or --files, or where a secret is leased, this process stays with it, and passes them
+    on. No value is ever an argument. Code 127 says that the command was not found, 126 that it
+    could not be run; if a secret cannot be had the command is not started.
 
     \b
     sentra-kms exec -- ./manage.py runserver

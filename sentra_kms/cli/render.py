@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 import click
 
 from sentra_kms.cli.files import PRIVATE, STANDARD, read_input, replace_file
+from sentra_kms.cli.lease import refuse_leased
 from sentra_kms.cli.output import to_terminal, write, write_json
 from sentra_kms.cli.session import Session, config_options
 from sentra_kms.errors import MalformedInput
@@ -63,6 +64,7 @@ def render_template(session: Session, *, template: str, target: str) -> None:
             if "://" not in place.secret and place.secret not in known:
                 _refuse(template, source, place.begin, "there is no secret of this name", known)
         secrets = kms.secrets.get_many(place.secret for place in places)
+    refuse_leased(secrets)
     filled = KeyMaterial(b"".join(_filled(source, places, secrets)))
     if target != STANDARD:
         replace_file(target, filled, PRIVATE)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from sentra_kms.errors import ConfigurationError, MalformedInput
@@ -93,11 +93,15 @@ def run(options: ExecOptions) -> int:
 
     Raises what fetching the secrets does, before anything is started.
     """
-    secrets, masked = _fetch(options)
-    if options.mask or options.files:
-        from sentra_kms.cli.child import run_child
+    with ExitStack() as sources:
+        secrets, masked = _fetch(options, sources)
+        leased = any(secret.leased for secret in secrets.values())
+        if not leased:  # else they would end here, before the command begins
+            sources.close()
+        if options.mask or options.files or leased:
+            from sentra_kms.cli.child import run_child
 
-        return run_child(options, secrets, masked)
+            return run_child(options, secrets, masked, sources.close)
     environment = with_secrets(secrets)
     # Python ignores these, and what it ignores its child would, too.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -142,8 +146,11 @@ def tell(line: str) -> None:
             sys.stderr.flush()
 
 
-def _fetch(options: ExecOptions) -> tuple[dict[str, Secret], list[Secret]]:
-    """Return the secrets by name, and all that is as secret: what they are made of."""
+def _fetch(options: ExecOptions, stack: ExitStack) -> tuple[dict[str, Secret], list[Secret]]:
+    """Return the secrets by name, and all that is as secret: what they are made of.
+
+    What they came from is open until the stack is closed.
+    """
     from sentra_kms.config import read_settings
     from sentra_kms.secrets.manager import SecretManager
     from sentra_kms.sources import Sources
@@ -153,17 +160,16 @@ def _fetch(options: ExecOptions) -> tuple[dict[str, Secret], list[Secret]]:
     if unknown or not settings.secrets:
         _refuse(settings, unknown)
     emit, close = _observed(settings)
+    stack.callback(close)
+    stack.enter_context(_acting())
+    sources = stack.enter_context(Sources(settings, emit))
+    manager = SecretManager(
+        sources.bound, settings.secrets, where=f"[{settings.environment}.secrets]"
+    )
     try:
-        with _acting(), Sources(settings, emit) as sources:
-            manager = SecretManager(
-                sources.bound, settings.secrets, where=f"[{settings.environment}.secrets]"
-            )
-            try:
-                return manager.get_many(options.only or manager.names()), manager.live()
-            finally:
-                manager.close()
+        return manager.get_many(options.only or manager.names()), manager.live()
     finally:
-        close()
+        manager.close()
 
 
 def _refuse(settings: Settings, unknown: list[str]) -> NoReturn:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 
 import click
 import msgspec
 
 from sentra_kms.cli.failure import ErrorsFound
+from sentra_kms.cli.lease import refuse_leased
 from sentra_kms.cli.output import (
     count,
     render,
@@ -24,6 +26,7 @@ from sentra_kms.errors import KMSError
 from sentra_kms.material import Secret
 from sentra_kms.secret_settings import SecretEntry
 from sentra_kms.secrets.manager import SecretManager
+from sentra_kms.together import together
 
 MASKED = "********"
 
@@ -73,6 +76,8 @@ def get(session: Session, *, name: str, reveal: bool) -> None:
     """  # noqa: D301
     with session.open() as kms:
         found = kms.secrets.get(name)
+    if reveal:
+        refuse_leased({name: found})
     if session.json:
         write_json(_told(name, found, reveal=reveal))
     elif not reveal:
@@ -126,7 +131,8 @@ def check(session: Session, *, names: tuple[str, ...]) -> None:
     Ends with code 18 if one cannot.
     """
     with session.open() as kms:
-        rows = [_checked(kms.secrets, name) for name in names or kms.secrets.names()]
+        # Side by side: of a source that is away each waits for its whole time.
+        rows = together(partial(_checked, kms.secrets), names or kms.secrets.names())
     if session.json:
         write_json({"secrets": rows})
     else:

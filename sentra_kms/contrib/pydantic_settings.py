@@ -12,8 +12,10 @@ Needs the extra `pydantic-settings`::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, LiteralString, get_args
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, LiteralString, cast, get_args
 
 try:
     from pydantic import ValidationError
@@ -33,6 +35,7 @@ except ModuleNotFoundError as _error:
         name=_error.name,
     ) from None
 
+from sentra_kms.material import Secret
 from sentra_kms.redaction import Masker
 from sentra_kms.secrets.manager import SecretManager
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from sentra_kms.runtime import KMS
 
 _HIDDEN = "(a secret, not shown)"
+_HIDDEN_KEY = "(a key, not shown)"
 _OF_THE_INPUT = {
     "assertion_error",
     "bytes_invalid_encoding",
@@ -64,7 +68,8 @@ class SentraSettingsSource(EnvSettingsSource):
     cannot be had is the error of `SecretManager.get`: no default takes its place.
 
     A `ValidationError` of the settings class holds no value, neither in its message nor in
-    `.errors()`: each `input` is hidden, and so is the text of validators' own errors.
+    `.errors()`: each `input` is hidden, and so are the text of validators' own errors and the keys
+    of a value's objects in each `loc`, unless they are names of fields.
     """
 
     def __init__(self, settings_cls: type[BaseSettings], kms: KMS | SecretManager) -> None:
@@ -102,36 +107,41 @@ class SentraSettingsSource(EnvSettingsSource):
                 for each in wanted
             )
         }
-        self._secrets.get_many(used.values())
-        return _Values(self._secrets, used)
+        found = self._secrets.get_many(used.values())
+        return _Values({key: found[name] for key, name in used.items()})
 
 
 class _Values(Mapping[str, str | None]):
-    """Values by the names that pydantic-settings looks for; fetched when read, shown never."""
+    """Values by the names that pydantic-settings looks for, as they were together; never shown."""
 
-    def __init__(self, secrets: SecretManager, names: dict[str, str]) -> None:
+    def __init__(self, secrets: dict[str, Secret]) -> None:
         self._secrets = secrets
-        self._names = names
 
     def __getitem__(self, key: str) -> str:
-        return self._secrets.get(self._names[key]).reveal()
+        return self._secrets[key].reveal()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._secrets)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._secrets)
 
     def __repr__(self) -> str:
-        return f"_Values({', '.join(self._names)})"
+        return f"_Values({', '.join(self._secrets)})"
 
 
 class _Guarded:
     """A settings class's validator whose errors hold no value."""
 
-    def __init__(self, validator: Any, secrets: SecretManager) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        validator: Any,  # noqa: ANN401
+        secrets: SecretManager,
+        schema: object,
+    ) -> None:
         self.validator = validator
         self._secrets = secrets
+        self._schema = schema
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         found = getattr(self.validator, name)
@@ -142,7 +152,7 @@ class _Guarded:
             try:
                 return found(*arguments, **options)
             except ValidationError as error:
-                failure = _without_values(error, self._secrets)
+                failure = _without_values(error, self._secrets, arguments, self._schema)
             del arguments, options  # this frame is in the traceback
             raise failure
 
@@ -154,18 +164,63 @@ def _guard(settings_cls: type[BaseSettings], secrets: SecretManager) -> None:
     validator: object = settings_cls.__pydantic_validator__
     if isinstance(validator, _Guarded):
         validator = validator.validator
-    setattr(settings_cls, "__pydantic_validator__", _Guarded(validator, secrets))  # noqa: B010
+    guarded = _Guarded(validator, secrets, settings_cls.__pydantic_core_schema__)
+    setattr(settings_cls, "__pydantic_validator__", guarded)  # noqa: B010
 
 
-def _without_values(error: ValidationError, secrets: SecretManager) -> ValidationError:
+def _keys(given: object) -> set[str]:
+    """Return the keys of all objects in what was given, also in JSON that is text yet."""
+    found: set[str] = set()
+    ahead = [given]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, (str, bytes)) and each.lstrip()[:1] in {"{", "[", b"{", b"["}:
+            with suppress(ValueError, RecursionError):
+                ahead.append(json.loads(each))
+        elif isinstance(each, Mapping):
+            members = cast("Mapping[object, object]", each)
+            found.update(key for key in members if isinstance(key, str))
+            ahead += members.values()
+        elif isinstance(each, (list, tuple)):
+            ahead += cast("Sequence[object]", each)
+    return found
+
+
+def _fields(schema: object) -> set[str]:
+    """Return the names and aliases of fields, at any depth: all texts of a schema are the class's.
+
+    It is what pydantic made of the classes, and holds nothing of any value.
+    """
+    found: set[str] = set()
+    ahead, seen = [schema], set[int]()
+    while ahead:
+        each = ahead.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, str):
+            found.add(each)
+        elif isinstance(each, Mapping):
+            members = cast("Mapping[object, object]", each)
+            ahead += (*members, *members.values())
+        elif isinstance(each, (list, tuple)):
+            ahead += cast("Sequence[object]", each)
+    return found
+
+
+def _without_values(
+    error: ValidationError, secrets: SecretManager, given: object, schema: object
+) -> ValidationError:
+    hidden = _keys(given) - _fields(schema)
     masker = Masker(secret.reveal_bytes() for secret in secrets.live())
     details: list[InitErrorDetails] = []
     for each in error.errors(include_url=False, include_context=False, include_input=False):
         text = masker.text(each["msg"])
         if each["type"] not in _PLAIN_TYPES:
             text = "A validator refused the value; its text is not shown, as it may hold the value"
-        told = PydanticCustomError(_literal(each["type"]), _literal(text))
-        details.append(InitErrorDetails(type=told, loc=each["loc"], input=_HIDDEN))
+        told = PydanticCustomError(_literal(masker.text(each["type"])), _literal(text))
+        place = tuple(_HIDDEN_KEY if at in hidden else at for at in each["loc"])
+        details.append(InitErrorDetails(type=told, loc=place, input=_HIDDEN))
     return ValidationError.from_exception_data(error.title, details)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,24 +33,26 @@ class Snapshot:
         renew: bool = False,
         known: Mapping[Reference, Held | KMSError] | None = None,
     ) -> None:
-        self.seen: dict[Reference, Held] = {}
+        self.asked: dict[Reference, Held] = {}  # for one value
+        self._seen: dict[Reference, Held] = {}
         self._known = known or {}
         self._get: Callable[[Reference], Held] = documents.renew if renew else documents.get
 
     def get(self, document: Reference) -> Held:
         """Return a document, or that it was not found; raises any other error of its source."""
-        found = self.seen.get(document)
+        found = self._seen.get(document)
         if found is None:
-            found = self.seen[document] = self._asked(document)
+            found = self._seen[document] = self._asked(document)
+        self.asked[document] = found
         return found
 
     def _asked(self, document: Reference) -> Held:
         known = self._known.get(document)
         if isinstance(known, Held):
             return known
-        if known is not None:
-            raise afresh(known)
         try:
+            if known is not None:
+                raise afresh(known)
             return self._get(document)
         except SecretNotFound as error:
             return Held(None, afresh(error), float("-inf"), float("-inf"))
@@ -64,6 +67,23 @@ class Composed(msgspec.Struct, frozen=True):
     secret: Secret
     created: datetime | None
     parts: tuple[Secret, ...] = ()
+
+
+class Attempt(NamedTuple):
+    """What `compose` returned or raised, and every document that it looked at for it."""
+
+    end: Composed | KMSError
+    seen: Mapping[Reference, Held]
+
+
+def attempt(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) -> Attempt:
+    """Compose a value."""
+    snapshot.asked = {}
+    try:
+        end: Composed | KMSError = compose(subject, entry, snapshot, bound)
+    except KMSError as error:
+        end = afresh(error)
+    return Attempt(end, snapshot.asked)
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -85,9 +105,11 @@ def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) 
     expires = min(expiries) if expiries else None
     made = [part.found.created for part in parts.values() if part.found.created is not None]
     created = min(made) if made else None
+    leased = any(part.found.leased for part in parts.values())
     if not entry.template:
         only = parts[""]
-        secret = Secret(only.value.reveal(), version=only.found.version, expires=expires)
+        version = only.found.version
+        secret = Secret(only.value.reveal(), version=version, expires=expires, leased=leased)
         return Composed(secret, created)
     versions = [
         f"{name}={part.found.version}"
@@ -98,6 +120,7 @@ def compose(subject: str, entry: SecretEntry, snapshot: Snapshot, bound: Bound) 
         render(entry.template, {name: part.value for name, part in parts.items()}).reveal(),
         version=",".join(versions) or None,
         expires=expires,
+        leased=leased,
     )
     return Composed(secret, created, tuple(Secret(part.value.reveal()) for part in parts.values()))
 

@@ -67,7 +67,7 @@ class _Slot:
     __slots__ = ("begun", "ended", "failure", "held", "lock", "quiet_until", "renewing")
 
     def __init__(self) -> None:
-        self.lock = _new_lock()
+        self.lock = threading.RLock()  # a signal handler may ask while its own thread looks
         self.held: Held | None = None
         self.failure: KMSError | None = None
         self.begun = -1
@@ -107,12 +107,13 @@ class Documents:
         tell_after_fork(self)
 
     def after_fork(self) -> None:
-        """Replace locks that other threads may have held when this child was forked."""
-        self._lock = _new_lock()
+        """Replace locks that others may have held; what the parent may give back is due."""
+        self._lock = threading.RLock()
         self._background = 0
         for slot in self._slots.values():
-            slot.lock = _new_lock()
+            slot.lock = threading.RLock()
             slot.renewing = False
+            _make_due(slot.held)
         self.generation += 1
 
     def adopt(self, max_stale: float, ttls: Mapping[Reference, float], is_kept: IsKept) -> None:
@@ -212,12 +213,14 @@ class Documents:
     def renew(self, document: Reference) -> Held:
         """Ask the source now, whatever is held; threads that ask at once share one look.
 
-        That look begins after each of them asked. Raises the source's error, also one that passes.
+        It begins after each of them asked. Raises the source's error, also one that passes; again,
+        while the source asks for fewer calls.
         """
         slot = self._slot(document)
         asked = next(self._ticks)
         with slot.lock:
-            if slot.begun < asked:
+            paused = isinstance(slot.failure, Throttled) and self._now() < slot.quiet_until
+            if slot.begun < asked and not paused:
                 self._look(document, slot)
             if slot.failure is not None and not isinstance(slot.failure, SecretNotFound):
                 raise afresh(slot.failure)
@@ -296,16 +299,17 @@ class Documents:
                 with slot.lock:
                     self._look(document, slot)
             finally:
-                with self._lock:
-                    slot.renewing = False
-                    self._background = max(0, self._background - 1)
+                self._renewed(slot)
 
         try:
             self._spawn(renew)
         except RuntimeError:  # no thread can be started: at the interpreter's end
-            with self._lock:
-                slot.renewing = False
-                self._background = max(0, self._background - 1)
+            self._renewed(slot)
+
+    def _renewed(self, slot: _Slot) -> None:
+        with self._lock:
+            slot.renewing = False
+            self._background = max(0, self._background - 1)
 
     def _look(self, document: Reference, slot: _Slot) -> None:
         begun = next(self._ticks)
@@ -375,19 +379,19 @@ def _again(slot: _Slot) -> _Slot:
     """Return another slot that holds the same, for which nothing is under way."""
     made = _Slot()
     made.held, made.failure, made.quiet_until = slot.held, slot.failure, slot.quiet_until
-    held = made.held
+    _make_due(made.held)
+    return made
+
+
+def _make_due(held: Held | None) -> None:
+    """Have what has an end of its own looked at when it is next asked for."""
     if held is not None and held.value is not None and held.value.expires is not None:
         held.fresh_until = float("-inf")
-    return made
 
 
 def _passes(error: KMSError) -> bool:
     """Whether a value is used on for a while after this error: nobody said that it is wrong."""
     return error.retryable or isinstance(error, MalformedInput)
-
-
-def _new_lock() -> threading.RLock:
-    return threading.RLock()  # a signal handler may ask while its own thread looks
 
 
 def _in_thread(work: Callable[[], None]) -> None:

@@ -14,17 +14,16 @@ from sentra_kms.errors import (
     MalformedInput,
     SecretNotFound,
     UnsupportedOperation,
-    afresh,
 )
 from sentra_kms.forks import tell_after_fork
 from sentra_kms.material import Secret
 from sentra_kms.reference import Reference
 from sentra_kms.secret_settings import SecretEntry, SecretSource
-from sentra_kms.secrets.compose import Composed, Snapshot, compose, named, same, ttls_of
-from sentra_kms.secrets.documents import DEFAULT_TTL, RETRY_AFTER, Documents, IsKept, Spawn
+from sentra_kms.secrets.compose import Snapshot, attempt, named, ttls_of
+from sentra_kms.secrets.documents import DEFAULT_TTL, Documents, IsKept, Spawn
 from sentra_kms.secrets.fetch import Bound
 from sentra_kms.secrets.transforms import drop_newline
-from sentra_kms.secrets.view import View
+from sentra_kms.secrets.values import Values
 
 if TYPE_CHECKING:
     import logging
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from sentra_kms.secrets.watch import Watch
 
 DEFAULT_MAX_STALE = 3600.0  # seconds
-MAX_VIEWS = 1000  # names and references whose values are held
 
 
 class SecretManager:
@@ -59,15 +57,11 @@ class SecretManager:
     ) -> None:
         self.adoptions: int = 0
         self._bound = bound
-        self._entries = entries
-        self._now = now
-        self._max_stale = max_stale
         self._where = where
         self._documents = Documents(
             bound, now=now, clock=clock, max_stale=max_stale, ttls=ttls_of(entries), spawn=spawn
         )
-        self._views: dict[str, View] = {}
-        self._previous: dict[str, tuple[Secret, float, tuple[Secret, ...]]] = {}
+        self._values = Values(self._documents, entries, max_stale, now, self._wake)
         self._watches: list[Watch] = []
         self._made_aio: dict[None, AsyncSecrets] = {}  # none or one
         self._closed = False
@@ -102,19 +96,16 @@ class SecretManager:
 
         What is held of backends that are kept stays for as long as it may, and of others nothing.
         """
-        with self._lock:
-            self._entries, self._max_stale = entries, max_stale
+        with self._values.lock:
             self._documents.adopt(max_stale, ttls_of(entries), is_kept)
-            # Views are kept to tell a change from, and for nothing else.
-            for view in list(self._views.values()):
-                view.fresh_until = view.hard_until = float("-inf")
+            self._values.adopt(entries, max_stale, is_kept)
             self.adoptions += 1
         for watch in list(self._watches):
             watch.wake()
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the declared secrets, sorted."""
-        return tuple(sorted(self._entries))
+        return tuple(sorted(self._values.entries))
 
     def get(self, secret: str) -> Secret:
         """Return a secret, by a declared name or by a reference.
@@ -140,7 +131,10 @@ class SecretManager:
         entries = {name: self._entry(name) for name in names}
         self._wake_watches()
         snapshot = self._snapshot(entries.values())
-        return {name: self._build(name, entry, snapshot) for name, entry in entries.items()}
+        made = {
+            name: attempt(name, entry, snapshot, self._bound) for name, entry in entries.items()
+        }
+        return self._values.together(entries, made)
 
     def refresh(self, secret: str) -> Secret:
         """Ask the source now, for example after the secret was not accepted, and return its value.
@@ -150,7 +144,8 @@ class SecretManager:
         """
         entry = self._entry(secret)
         self._wake_watches()
-        return self._build(secret, entry, Snapshot(self._documents, renew=True), coast=False)
+        renewing = Snapshot(self._documents, renew=True)
+        return self._build(secret, entry, renewing, coast=False)
 
     def previous(self, secret: str) -> Secret | None:
         """Return the value before the last change that this process saw, else `None`.
@@ -159,8 +154,7 @@ class SecretManager:
         for `max_stale` after the change was seen.
         """
         self._entry(secret)
-        found = self._previous.get(secret)
-        return None if found is None or self._now() >= found[1] else found[0]
+        return self._values.previous(secret)
 
     def created(self, secret: str) -> datetime | None:
         """Return when a secret's version was made, `None` if its source does not tell.
@@ -168,7 +162,7 @@ class SecretManager:
         Of a composed one it is that of its oldest part. Raises as `get` does.
         """
         self.get(secret)
-        view = self._views.get(secret)
+        view = self._values.last(secret)
         return None if view is None else view.created
 
     def watch(
@@ -191,7 +185,7 @@ class SecretManager:
         from sentra_kms.secrets.watch import Watch
 
         entry = self._entry(secret)
-        view = self._views.get(secret)
+        view = self._values.last(secret)
         found = self.get(secret)
         seen = found if view is None else view.secret  # what this process went by until now
         every = interval if interval is not None else entry.ttl or DEFAULT_TTL
@@ -235,23 +229,13 @@ class SecretManager:
 
     def live(self) -> list[Secret]:
         """Return every value that is held, current and previous, and its parts, for redaction."""
-        views = list(self._views.values())
-        values = [each for view in views for each in (view.secret, *view.parts)]
-        for secret, _, parts in list(self._previous.values()):
-            values += [secret, *parts]
         documents = [drop_newline(value.data) for value in self._documents.values()]
-        return values + [Secret(document.reveal()) for document in documents]
+        return self._values.live() + [Secret(document.reveal()) for document in documents]
 
     def held(self, secret: str) -> Secret | None:
         """Return a value that may be used without a look, `None` if there is none. Never waits."""
-        view = self._views.get(secret)
-        if (
-            view is not None
-            and self._now() < view.fresh_until
-            and view.generation == self._documents.generation
-        ):
-            return view.secret
-        return None
+        view = self._values.held(secret)
+        return None if view is None else view.secret
 
     def expire(self) -> None:
         """Have everything that is held looked at anew when it is next asked for."""
@@ -275,10 +259,9 @@ class SecretManager:
             stop_all(self._watches)
         for made in list(self._made_aio.values()):
             made.close()
-        with self._lock:
+        with self._values.lock:
             self._documents.close()
-            self._views.clear()
-            self._previous.clear()
+            self._values.clear()
 
     def _look(self, secret: str) -> Secret:
         entry = self._entry(secret)
@@ -296,7 +279,7 @@ class SecretManager:
     def _entry(self, secret: str) -> SecretEntry:
         if not isinstance(secret, str):
             raise MalformedInput(f"a secret's name is text, not {type(secret).__name__}")
-        entry = self._entries.get(secret)
+        entry = self._values.entries.get(secret)
         if entry is not None:
             return entry
         if "://" in secret:
@@ -305,7 +288,7 @@ class SecretManager:
             return SecretEntry({"": SecretSource((reference,))})
         from difflib import get_close_matches  # only for an error
 
-        close = get_close_matches(secret, list(self._entries), n=1)
+        close = get_close_matches(secret, self.names(), n=1)
         raise SecretNotFound(
             f"no secret of this name is declared in {self._where}; there are "
             + (", ".join(self.names()) or "none")
@@ -315,74 +298,17 @@ class SecretManager:
     def _build(
         self, secret: str, entry: SecretEntry, snapshot: Snapshot, *, coast: bool = True
     ) -> Secret:
-        try:
-            made = compose(secret, entry, snapshot, self._bound)
-        except MalformedInput as error:
-            failure = afresh(error)
-        else:
-            return self._kept(secret, entry, made, snapshot)
-        for document in snapshot.seen:
-            self._documents.doubt(document)  # it may be half written: look again soon
-        with self._lock:
-            generation = self._documents.generation
-            view, now = self._views.get(secret), self._now()
-            if not coast or view is None or now >= view.hard_until:
-                raise failure
-            if self._is_current(secret, entry, snapshot):
-                view.fresh_until = min(view.hard_until, now + RETRY_AFTER)
-                view.generation = generation
-        _logger().warning("%s: its new value is not used: %s", secret, failure.message)
-        return view.secret
+        made = attempt(secret, entry, snapshot, self._bound)
+        return self._values.ended(secret, entry, made, coast=coast).secret
 
-    def _is_current(self, secret: str, entry: SecretEntry, snapshot: Snapshot) -> bool:
-        """Whether this is what is declared, and what its documents hold, now."""
-        return (self._entries.get(secret) is entry or "://" in secret) and all(
-            self._documents.is_current(document, held) for document, held in snapshot.seen.items()
-        )
-
-    def _kept(
-        self, secret: str, entry: SecretEntry, composed: Composed, snapshot: Snapshot
-    ) -> Secret:
-        """Hold a value, unless what it is made of has changed meanwhile; note a change."""
-        made = composed.secret
-        with self._lock:
-            generation = self._documents.generation
-            if not self._is_current(secret, entry, snapshot):
-                return made
-            before = self._views.get(secret)
-            changed = before is not None and not same(before.secret, made)
-            if before is not None and not changed:
-                made = before.secret if before.secret.expires == made.expires else made
-                composed = Composed(made, composed.created, composed.parts)
-            if changed and before is not None:
-                until = self._now() + self._max_stale
-                self._previous[secret] = before.secret, until, before.parts
-            self._views[secret] = View(
-                composed,
-                generation,
-                min(held.fresh_until for held in snapshot.seen.values()),
-                min(held.hard_until for held in snapshot.seen.values() if held.value is not None),
-            )
-            while len(self._views) > MAX_VIEWS:
-                oldest = next(iter(self._views))
-                del self._views[oldest]
-                self._previous.pop(oldest, None)
-            watches = [watch for watch in self._watches if watch.secret == secret]
-        if changed:
-            for watch in watches:
+    def _wake(self, secret: str) -> None:
+        for watch in list(self._watches):
+            if watch.secret == secret:
                 watch.wake()
-        return made
 
     def held_together(self, names: list[str]) -> dict[str, Secret] | None:
         """Return values that are held if all of them are, of one state of all documents."""
-        generation = self._documents.generation
-        found: dict[str, Secret] = {}
-        for name in names:
-            held = self.held(name)
-            if held is None:
-                return None
-            found[name] = held
-        return found if generation == self._documents.generation else None
+        return self._values.held_together(names)
 
     def _wake_watches(self) -> None:
         """Start watches whose threads stayed in the parent when this process was forked."""
@@ -392,9 +318,3 @@ class SecretManager:
             self._asleep = False
             for watch in self._watches:
                 watch.start()
-
-
-def _logger() -> logging.Logger:
-    import logging
-
-    return logging.getLogger("sentra_kms.secrets")

@@ -665,6 +665,7 @@ WRONG_FIELDS: dict[str, tuple[str, object, str]] = {
         SecretValue(KEY, created=datetime(2026, 11, 26)),  # noqa: DTZ001 - the fault
         "created has no time zone: make it aware",
     ),
+    "a lease in words": ("fetch_secret", SecretValue(KEY, leased=UNFIT("yes")), "leased is str"),
     "a ring of text": ("load_ring", StoredRing(UNFIT("ring"), "1"), "document is str"),
     "a ring without a revision": ("load_ring", StoredRing(b"ring", ""), "revision is empty"),
     "a page that is a list": ("list_rings", RingPage(UNFIT(["acme"]), None), "tenants is list"),

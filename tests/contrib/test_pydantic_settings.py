@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    Json,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -19,8 +27,9 @@ from pydantic_settings import (
 import sentra_kms
 from sentra_kms.contrib.pydantic_settings import SentraSettingsSource
 from sentra_kms.errors import SecretNotFound
+from sentra_kms.material import Secret
 from sentra_kms.runtime import KMS
-from tests.ground.leaks import shows
+from tests.ground.leaks import locals_inside, shows
 
 _S = TypeVar("_S", bound=BaseSettings)
 PLANTED = "planted-s3cr3t-value"
@@ -134,6 +143,29 @@ def test_only_what_fields_name_is_fetched(kms: KMS) -> None:
         made(Gone)
 
 
+def test_fields_are_of_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rotation changes while settings are made is not mixed with what was before."""
+
+    class Settings(FromSecrets):
+        user: str
+        password: str
+
+    monkeypatch.setenv("IN_LOGIN", json.dumps({"user": "old", "password": "old"}))
+    table = {"USER": "env://IN_LOGIN#user", "PASSWORD": "env://IN_LOGIN#password"}
+    with sentra_kms.load({"t": {"development": True, "secrets": table}}, "t") as own:
+        _current[:] = [own]
+        reveal = Secret.reveal
+
+        def rotate(secret: Secret) -> str:
+            monkeypatch.setenv("IN_LOGIN", json.dumps({"user": "new", "password": "new"}))
+            own.secrets.refresh("USER")
+            return reveal(secret)
+
+        monkeypatch.setattr(Secret, "reveal", rotate)
+        settings = made(Settings)
+    assert (settings.user, settings.password) == ("old", "old")
+
+
 def made(kind: type[_S], **values: Any) -> _S:
     """Make settings, of which type checkers think that all come as arguments."""
     return kind(**values)
@@ -180,6 +212,46 @@ def test_nested_error(kms: KMS) -> None:
 
     error = check(Settings, "int_parsing", "int_parsing")
     assert error.errors()[1]["loc"] == ("db", "password")
+
+
+def test_keys_of_a_value_are_not_shown(kms: KMS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of tokens has them for its keys: an error names its place without them."""
+
+    class User(BaseModel):
+        model_config = {"extra": "forbid"}
+        name: str = Field(alias="shown-alias")
+        age: int = 0
+
+    class Settings(FromSecrets):
+        plain: dict[str, int]
+        text: Json[dict[str, int]]
+        deep: dict[str, list[User]]
+        short: dict[Annotated[str, Field(max_length=3)], int]
+
+    values = {
+        "PLAIN": {PLANTED: "x", "age": "y"},
+        "TEXT": {PLANTED: {PLANTED: 1}},
+        "DEEP": {PLANTED: [{"age": PLANTED, PLANTED: 2}]},
+        "SHORT": {PLANTED: 1},
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"IN_{name}", json.dumps(value))
+    table = {"development": True, "secrets": {name: f"env://IN_{name}" for name in values}}
+    with sentra_kms.load({"t": table}, "t") as own:
+        _current[:] = [own]
+        error = check(Settings, *["int_parsing"] * 2, "int_type", "missing", "int_parsing",
+                      "extra_forbidden", "string_too_long")  # fmt: skip
+    assert not shows(locals_inside(error), PLANTED.encode())
+    key = "(a key, not shown)"
+    assert [each["loc"] for each in error.errors()] == [
+        ("plain", key),
+        ("plain", "age"),  # also the name of a field
+        ("text", key),
+        ("deep", key, 0, "shown-alias"),
+        ("deep", key, 0, "age"),
+        ("deep", key, 0, key),
+        ("short", key, "[key]"),
+    ]
 
 
 def test_validators_that_quote_the_value(kms: KMS) -> None:

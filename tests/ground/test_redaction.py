@@ -50,6 +50,26 @@ def test_forms(form: str) -> None:
     assert len(masked) <= 12
 
 
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ("db://u:p@h/d?a=b&c=<d>", r"db://u:p@h/d?a=b\u0026c=\u003cd\u003e"),  # Go
+        ("db://u:p@h/d?a=b&c=d", r"db://u:p@h/d?a\u003db\u0026c\u003dd"),  # Gson
+        ("db://u:p+<@h/d", r"db://u:p\u002B\u003C@h/d"),  # .NET
+        ("db://u:p@h/d", r"db:\/\/u:p@h\/d"),  # PHP
+        ("db://u:\u00fc@h/d", r"db:\/\/u:\u00fc@h\/d"),
+        ("db://u:p<d>@h/d?a=b&c=%", "db://u:p%3Cd%3E@h/d?a=b&c=%25"),  # encodeURI
+        ("it's so", r"it'\''s so"),  # bash, with set -x
+        ("it's so", """it'"'"'s so"""),  # dash
+        (r"it's\so", r"it\'s\\so"),  # Perl's Data::Dumper, PHP's var_export
+        (r"it\so", r"it\\so"),
+    ],
+)
+def test_forms_of_other_programs(value: str, form: str) -> None:
+    """So it is in those in which programs in other languages, and shells, print it."""
+    assert Masker([value.encode()]).text(f"<{form}>") == f"<{MASK}>"
+
+
 @pytest.mark.parametrize("value", [b"hunter2!", b"hunter2hunter2", b"hunter2-and-3"])
 @pytest.mark.parametrize("before", [b"", b"u", b"u:", b"us:", b"user:"])
 @pytest.mark.parametrize("after", [b"", b"@", b"@h", b"@ho"])

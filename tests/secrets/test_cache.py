@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,12 @@ from sentra_kms.hookspecs import BatchSecretHooks, hookimpl
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial, Secret
 from sentra_kms.reference import Reference
-from sentra_kms.secrets import documents, manager
+from sentra_kms.secrets import documents, manager, values
+from sentra_kms.secrets.compose import Snapshot, compose
+from sentra_kms.secrets.documents import Held
 from tests.binding.fakes import Secrets, bind
 from tests.conftest import ManualClock
+from tests.keys.conftest import in_fork
 from tests.secrets.sources import PATIENCE, Source, entries, make_manager
 
 DOWN = ServiceUnavailable("the source is down")
@@ -640,7 +644,7 @@ def test_previous(clock: ManualClock) -> None:
 def test_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many references are asked for, a bounded number is held."""
     monkeypatch.setattr(documents, "MAX_DOCUMENTS", 10)
-    monkeypatch.setattr(manager, "MAX_VIEWS", 10)
+    monkeypatch.setattr(values, "MAX_VIEWS", 10)
     source = Source(**{f"a{n}": b"x" for n in range(30)})
     made = make_manager(source, clock)
     for number in range(30):
@@ -698,6 +702,28 @@ def test_fork_while_a_fetch_holds_the_lock(clock: ManualClock) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_fork_with_what_the_parent_gives_back(clock: ManualClock) -> None:
+    """A child asks for a login of its own, and uses the parent's on only if it can have none."""
+    source = Source(a=SecretValue(KeyMaterial(b"parent's"), expires=_in(clock, 3600)), b=b"plain")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+
+    def child() -> bytes:
+        source.down = ServiceUnavailable("away")
+        told = [made.get("A").reveal(), made.get("B").reveal()]
+        source.down = None
+        source.answers["a"] = SecretValue(KeyMaterial(b"child's"), expires=_in(clock, 3600))
+        clock.advance(documents.RETRY_AFTER)
+        told += [made.get("A").reveal(), made.get("A").reveal(), *source.asked[2:]]
+        return " ".join(told).encode()
+
+    told = in_fork(child).decode()
+    assert told == "parent's plain child's child's fake://a fake://a"
+    assert made.get("A").reveal() == "parent's"
+    assert len(source.asked) == 2
+
+
 # --- chains, other declarations, races ----------------------------------------------------------
 
 
@@ -711,6 +737,30 @@ def test_throttled_source_is_coasted_through(clock: ManualClock) -> None:
         clock.advance(1)
         assert made.get("A").reveal() == "last good"
     assert len(source.asked) <= 4
+
+
+def test_source_that_is_throttled_is_not_refreshed(clock: ManualClock) -> None:
+    """Whoever asks for it now is told so again, until the time is over that the source named."""
+    source = Source(a=b"last good", b=b"other")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+    source.down = Throttled("later", retry_after=30)
+    for _ in range(29):
+        with pytest.raises(Throttled) as caught:
+            made.refresh("A")
+        assert caught.value.retry_after == 30
+        assert made.get("A").reveal() == "last good"
+        clock.advance(1)
+    assert source.asked.count("fake://a") == 2
+    clock.advance(2)
+    source.down = None
+    source.answers["a"] = b"new"
+    assert made.refresh("A").reveal() == "new"
+    source.down = ServiceUnavailable("away")  # which names no time
+    for _ in range(3):
+        with pytest.raises(ServiceUnavailable):
+            made.refresh("A")
+    assert source.asked.count("fake://a") == 6
 
 
 def test_refresh_of_a_chain_is_kept(clock: ManualClock) -> None:
@@ -791,3 +841,113 @@ def test_get_many_where_no_thread_can_be_started(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     found = made.get_many(["fake://a", "fake://b", "fake://c"])
     assert [each.reveal() for each in found.values()] == ["1", "2", "3"]
+
+
+def test_chain_goes_on_from_a_look_that_was_long_ago(clock: ManualClock) -> None:
+    """That a first was not there holds for who asked together, however long the others took."""
+    source = Source(b=b"second", c=b"other")
+    made = make_manager(source, clock, A={"from": ["fake://a", "fake://b"]}, C="fake://c")
+    first = Reference("fake://a")
+    known: dict[Reference, Held | KMSError] = {first: SecretNotFound("fake://a is not there")}
+    snapshot = Snapshot(made._documents, known=known)
+    assert snapshot.get(first).value is None
+    assert (
+        compose("A", made._values.entries["A"], snapshot, source.bound).secret.reveal() == "second"
+    )
+    known[first] = ServiceUnavailable("away")
+    with pytest.raises(ServiceUnavailable):
+        Snapshot(made._documents, known=known).get(first)
+
+
+# --- one state of a document, also where its newest makes no sense -------------------------------
+
+
+def _login(user: str, password: str) -> bytes:
+    return json.dumps({"user": user, "password": password}).encode()
+
+
+def test_fields_that_are_used_on_are_of_one_state(clock: ManualClock) -> None:
+    """Of a document whose newest state makes sense for one field alone, none is of that state."""
+    source = Source(db=_login("a", "1"))
+    made = make_manager(source, clock, U="fake://db#user", P="fake://db#password")
+    both = ["U", "P"]
+    assert _told(made, both) == ["a", "1"]
+    source.answers["db"] = _login("b", "")
+    made.expire()
+    for _ in range(3):
+        assert _told(made, both) == ["a", "1"]
+    clock.advance(documents.RETRY_AFTER)
+    source.answers["db"] = _login("b", "2")
+    assert _told(made, both) == ["b", "2"]
+    previous = [made.previous(name) for name in both]
+    assert [each.reveal() for each in previous if each is not None] == ["a", "1"]
+
+
+@pytest.mark.parametrize("newest", [b"{", _login("c", "")])
+def test_fields_of_two_states_are_not_given_together(clock: ManualClock, newest: bytes) -> None:
+    """What was last asked for at different times is not used on together: that is an error."""
+    source = Source(db=_login("a", "1"), other=b"x")
+    names: Any = {"U": "fake://db#user", "P": "fake://db#password", "O": "fake://other"}
+    made = make_manager(source, clock, **names)
+    assert made.get("U").reveal() == "a"
+    source.answers["db"] = _login("b", "2")
+    made.expire()
+    assert made.get("P").reveal() == "2"
+    source.answers["db"] = newest
+    for _ in range(2):
+        made.expire()
+        made.get("P")
+        for _ in range(2):  # the second time of what is held
+            with pytest.raises(MalformedInput, match="db"):
+                made.get_many(["U", "P"])
+            assert _told(made, ["P", "O"]) == ["2", "x"]
+    source.answers["db"] = _login("d", "4")
+    made.expire()
+    assert _told(made, ["U", "P"]) == ["d", "4"]
+
+
+def test_rest_of_a_list_that_makes_no_sense_for_another(clock: ManualClock) -> None:
+    """A value does not depend on what a list would have gone on to."""
+    source = Source(a=b"1", b=b"{")
+    made = make_manager(
+        source, clock, A={"from": ["fake://a", "fake://b#x"]}, B="fake://b#x", WHOLE="fake://b"
+    )
+    source.answers["b"] = b'{"x": "good"}'
+    assert _told(made, ["A", "B"]) == ["1", "good"]
+    source.answers |= {"a": b"2", "b": b"{"}
+    made.expire()
+    assert _told(made, ["A", "B"]) == ["2", "good"]
+    assert [made.get(name).reveal() for name in ("A", "B", "WHOLE")] == ["2", "good", "{"]
+
+
+def test_what_is_held_of_two_states_is_not_given_together(clock: ManualClock) -> None:
+    """Neither if one of them was asked for by itself meanwhile."""
+    source = Source(db=_login("a", "1"))
+    made = make_manager(source, clock, U="fake://db#user", P="fake://db#password")
+    assert _told(made, ["U", "P"]) == ["a", "1"]
+    source.answers["db"] = _login("b", "")
+    made.expire()
+    assert [made.get("P").reveal(), made.get("U").reveal()] == ["1", "b"]
+    with pytest.raises(MalformedInput, match="is empty"):
+        made.get_many(["U", "P"])
+
+
+def test_change_of_one_is_noted_though_another_has_changed_again(clock: ManualClock) -> None:
+    """What a value is not made of keeps nobody from holding it."""
+    source = Source(a=b"1", b=b"1")
+    made = make_manager(source, clock, A="fake://a", B="fake://b")
+    made.get_many(["A", "B"])
+    snapshot = Snapshot(made._documents, renew=True)
+    source.answers |= {"a": b"2", "b": b"2"}
+    snapshot.get(Reference("fake://a"))
+    snapshot.get(Reference("fake://b"))
+    source.answers["a"] = b"3"
+    made.refresh("A")
+    made._build("B", made._values.entries["B"], snapshot)
+    previous = made.previous("B")
+    assert previous is not None
+    assert previous.reveal() == "1"
+
+
+def _told(made: manager.SecretManager, names: list[str]) -> list[str]:
+    return [each.reveal() for each in made.get_many(names).values()]

@@ -13,7 +13,7 @@ import pytest
 
 import sentra_kms
 from sentra_kms.errors import UnsupportedOperation
-from sentra_kms.secrets import aio, manager, watch
+from sentra_kms.secrets import aio, values, watch
 from sentra_kms.secrets.manager import SecretManager
 from sentra_kms.secrets.view import View
 from tests.conftest import ManualClock
@@ -52,7 +52,7 @@ def test_value_that_a_close_overtakes(clock: ManualClock, monkeypatch: pytest.Mo
         closer.join(0.5)  # it may have to wait until the value is put away
         return View(*given)
 
-    monkeypatch.setattr(manager, "View", closing)
+    monkeypatch.setattr(values, "View", closing)
     assert made.get("A").reveal() == "one"
     closer.join(PATIENCE)
     assert made.live() == []

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from sentra_kms.config import read_settings
-from sentra_kms.errors import AccessDenied, KMSError, SecretNotFound, ServiceUnavailable
+from sentra_kms.errors import (
+    AccessDenied,
+    KMSError,
+    MalformedInput,
+    SecretNotFound,
+    ServiceUnavailable,
+)
 from sentra_kms.hookspecs import BatchSecretHooks, hookimpl
 from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.material import KeyMaterial, Secret
@@ -377,3 +383,22 @@ def test_memory_backends_that_change_places(clock: ManualClock, tmp_path: Path) 
         clock.advance(documents.DEFAULT_TTL)
         kms.reload(table("two"))
         assert kms.secrets.get("X").reveal() == "planted-two"
+
+
+def test_value_that_makes_no_sense_after_a_reload(clock: ManualClock) -> None:
+    """It does not replace the last good one of the same declaration and source; else it is told."""
+    declared: Any = {"A": "fake://a", "B": {"from": "fake://b"}, "C": "fake://c"}
+    source = Source(a=b"1", b=b"1", c=b"1")
+    made = make_manager(source, clock, **declared)
+    made.get_many(["A", "B", "C", "fake://a"])
+    source.answers |= {"a": b"", "b": b"", "c": b""}
+    changed = entries(declared | {"B": {"from": "fake://b", "transform": "json"}})
+    made.adopt(changed, 3600.0)
+    made.expire()
+    assert [made.get(name).reveal() for name in ("A", "C", "fake://a")] == ["1"] * 3
+    with pytest.raises(MalformedInput, match="no JSON"):
+        made.get("B")
+    made.adopt(changed, 3600.0, lambda name: name != "fake")
+    for name in ("A", "C", "fake://a"):
+        with pytest.raises(MalformedInput, match="is empty"):
+            made.get(name)

@@ -524,3 +524,30 @@ def test_parts_of_a_template_are_live_too(clock: ManualClock) -> None:
     made.refresh("URL")
     live = {secret.reveal() for secret in made.live()}
     assert {"planted-user", "planted-1", "planted-2"} <= live
+
+
+def test_leased_is_told(clock: ManualClock) -> None:
+    """A value that ends when its backend is closed says so, and so does what is made of one."""
+    source = Source(
+        plain=b"1", leased=SecretValue(KeyMaterial(b'{"user":"u"}'), version="7", leased=True)
+    )
+    manager = make_manager(
+        source,
+        clock,
+        PLAIN="fake://plain",
+        WHOLE="fake://leased",
+        FIELD="fake://leased#user",
+        CHAIN={"from": ["fake://nothing", "fake://leased"]},
+        OF_BOTH={"template": "{a}{b}", "a": "fake://plain", "b": "fake://leased#user"},
+        OF_NONE={"template": "{a}", "a": "fake://plain"},
+    )
+    told = {name: each.leased for name, each in manager.get_many(manager.names()).items()}
+    assert told == {
+        "PLAIN": False,
+        "WHOLE": True,
+        "FIELD": True,
+        "CHAIN": True,
+        "OF_BOTH": True,
+        "OF_NONE": False,
+    }
+    assert manager.get("FIELD").version == "7"

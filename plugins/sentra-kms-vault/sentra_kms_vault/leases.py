@@ -27,6 +27,7 @@ from sentra_kms import (
     KMSError,
     NotFound,
     SecretNotFound,
+    ServiceUnavailable,
     Timeout,
     UnsupportedOperation,
 )
@@ -286,7 +287,11 @@ class Leases:
             special=lambda refusal: explain(refusal, subject),
         )
         issued = understood(answer, Issued)
-        if issued is None or not issued.lease_id or issued.lease_duration <= 0:
+        if issued is None:
+            raise ServiceUnavailable(
+                f"{subject}: what answered is not Vault: look at the address and at proxies"
+            )
+        if not issued.lease_id or issued.lease_duration <= 0:
             raise ConfigurationError(
                 f"{subject}: what was read has no lease, so that it was not made on demand: "
                 "correct the reference, or what `mounts` says of its engine"
@@ -325,13 +330,14 @@ class Leases:
         self._goes_with_its_token(lease)
         left = min(lease.ends, lease.token_ends) - time.monotonic()
         expires = datetime.fromtimestamp(self._vault.host.clock() + left, UTC)
-        return SecretValue(lease.document, expires=expires, created=lease.created)
+        return SecretValue(lease.document, expires=expires, created=lease.created, leased=True)
 
 
 def _revoked(refusal: Refused) -> KMSError | None:
-    known = refusal.status in {400, 404}
+    known = refusal.status in {400, 404} and refusal.texts  # else a proxy said it
     return NotFound("the lease is not there any more") if known else None
 
 
 def _not_renewed(refusal: Refused) -> KMSError | None:
-    return NotFound("the lease is not renewed") if refusal.status in _SAYS_NO else None
+    known = refusal.status in _SAYS_NO and refusal.texts
+    return NotFound("the lease is not renewed") if known else None

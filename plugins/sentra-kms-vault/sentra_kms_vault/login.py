@@ -3,7 +3,8 @@
 A request is never preceded by a look whether the token is good. One that Vault does not accept any
 more is found by the refusal, and then one thread logs in while the others wait for it.
 
-A token that is replaced is not revoked: Vault would end every lease that was got with it.
+A token that is replaced is not revoked before the close: Vault would end every lease that was got
+with it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _SOONEST = 1.0  # seconds, before which nothing is tried again in the background
 _CAPPED = 1 / 2  # of the life first granted: less than that from a renewal, and the end is near
 _DENIED_AGAIN = 60.0  # seconds between logins because of a bare "permission denied", doubled each
 _DENIED_LONGEST = 600.0  # time up to this
+_REPLACED = 16  # tokens that were replaced while they were good, of which a close knows
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -95,6 +97,7 @@ class Login:
         self._lock = threading.RLock()
         self._turns = itertools.count()
         self._held: _Held | None = None
+        self._replaced: list[_Held] = []
         self._attempts = 0
         self._failure: KMSError | None = None
         self._denied_again = float("-inf")  # until then a bare denial is taken as one
@@ -147,8 +150,8 @@ class Login:
         except KMSError:
             return False  # the denial says more than that nothing better could be had
 
-    def forget(self, patience: float) -> Token | None:
-        """Give up the token, for good; return it if it is to be revoked.
+    def forget(self, patience: float) -> list[Token]:
+        """Give up the token, for good; return what is to be revoked, the newest first.
 
         Waits so many seconds for a login that is under way.
         """
@@ -158,7 +161,11 @@ class Login:
         held, self._held = self._held, None
         if locked:
             self._lock.release()
-        return held.token if held is not None and self._method.makes_tokens() else None
+        if not self._method.makes_tokens():
+            return []
+        given_up = [*self._replaced, held] if held is not None else self._replaced
+        now = time.monotonic()
+        return [each.token for each in reversed(given_up) if now < each.ends]
 
     def _log_in(self, stale: _Held | None, deadline: Deadline) -> Token:
         """Log in, once for all threads that found the same token stale."""
@@ -187,7 +194,10 @@ class Login:
             raise
         finally:
             self._attempts += 1
-        held = self._hold(token, begun)
+        before, held = self._held, self._hold(token, begun)
+        if before is not None and self._method.makes_tokens():  # it may be dead, and may be not
+            alive = [each for each in self._replaced if begun < each.ends]
+            self._replaced = [*alive[1 - _REPLACED :], before]
         if self._given_up:  # who closes did not wait for this
             self._held = None
         self._refuse_if_closed()  # else he takes what is held, to revoke it

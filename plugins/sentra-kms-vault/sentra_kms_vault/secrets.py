@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 from hvac.api.secrets_engines import KvV1, KvV2
 
-from sentra_kms import ConfigurationError, MalformedInput, SecretNotFound
+from sentra_kms import MalformedInput, SecretNotFound, ServiceUnavailable
 from sentra_kms.hookspecs import PartHooks, SecretHooks, hookimpl
 from sentra_kms.hooktypes import Finding, SecretRequest, SecretValue
 from sentra_kms.reference import Reference
@@ -94,14 +94,16 @@ class Secrets(SecretHooks, PartHooks):
             return self._leases.fetch(place, subject, call.deadline)
         if place.engine == "kv-v1":
             answer = self._read(subject, lambda: KvV1(call).read_secret(place.path, place.mount))
-            return SecretValue(document_of(_form(answer, _KvV1Answer, place, subject).data))
+            return SecretValue(
+                document_of(self._form(answer, _KvV1Answer, place, subject, call).data)
+            )
         answer = self._read(
             subject,
             lambda: KvV2(call).read_secret_version(
                 place.path, version, place.mount, raise_on_deleted_version=True
             ),
         )
-        found = _form(answer, _KvV2Answer, place, subject).data
+        found = self._form(answer, _KvV2Answer, place, subject, call).data
         return SecretValue(
             document_of(found.data),
             version=str(found.metadata.version),
@@ -117,6 +119,20 @@ class Secrets(SecretHooks, PartHooks):
             special=lambda refusal: explain(refusal, subject),
         )
 
+    def _form(self, answer: object, kind: type[_T], place: Place, subject: str, call: Call) -> _T:
+        """Return what was read if it has the form that the engine gives it.
+
+        Else another engine gave it, which is a `ConfigurationError`, or somebody on the way.
+        """
+        found = understood(answer, kind)
+        if found is not None:
+            return found
+        self._engines.verify(place, subject, call)
+        raise ServiceUnavailable(
+            f"{subject}: what answered does not answer as {place.engine} does: look at the address "
+            "and at proxies"
+        )
+
 
 def _version(reference: Reference, place: Place) -> int | None:
     """Return the version that is asked for; raises `MalformedInput` for any other option."""
@@ -130,17 +146,6 @@ def _version(reference: Reference, place: Place) -> int | None:
     if _VERSION.fullmatch(version) is None:  # 0 would be the newest
         raise MalformedInput(f"{reference}: a version is a number from 1")
     return int(version)
-
-
-def _form(answer: object, kind: type[_T], place: Place, subject: str) -> _T:
-    """Return what was read if it has the form that the engine gives it."""
-    found = understood(answer, kind)
-    if found is None:
-        raise ConfigurationError(
-            f"{subject}: what is mounted at '{place.mount}' does not answer as {place.engine} "
-            "does: look at the backend's `mounts`, and at its address"
-        )
-    return found
 
 
 def _deletes_itself(metadata: _Metadata) -> datetime | None:

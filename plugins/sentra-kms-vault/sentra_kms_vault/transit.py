@@ -142,7 +142,7 @@ class Engine:
 
         def material(item: _Item) -> KeyMaterial | None:
             data = decode(item.plaintext)
-            return None if data is None else KeyMaterial(data)
+            return KeyMaterial(data) if data else None  # Vault gives no empty one
 
         ask_for = Transit(call).decrypt_data
         return self._batch("to unwrap under", key, call, ask_for, given, material)

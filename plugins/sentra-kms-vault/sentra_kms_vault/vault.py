@@ -72,14 +72,14 @@ class Vault:
         return Call(self._transport, NoToken(), None, deadline, repeatable=True)
 
     def close(self) -> None:
-        """Revoke the token if it was made for us, and close every connection.
+        """Revoke the tokens that were made for us, and close every connection.
 
         Takes no longer than `_BACKGROUND_TIMEOUT`, also where Vault does not answer.
         """
         deadline = Deadline(_BACKGROUND_TIMEOUT)
-        token = self.login.forget(deadline.rest() / 2)
+        tokens = self.login.forget(deadline.rest() / 2)
         self.keeper.close(deadline.rest() / 2)
-        if token is not None:
+        for token in tokens:
             with suppress(Exception):  # it ends by itself, and we are leaving
                 TokenApi(self._call_with(token.value, deadline)).revoke_self()
         self._transport.close()

@@ -97,6 +97,9 @@ def test_passing_fault_is_not_seen(
     assert bench.binding.wrap_key("kek", _KEY, _PLACE).key_version == "1"
 
 
+_EMPTY = b'HTTP/1.1 200 OK\r\nContent-Length: 33\r\n\r\n{"data": {"batch_results": [{}]}}'
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
@@ -104,6 +107,7 @@ def test_passing_fault_is_not_seen(
         (CutAfterRequest(), ServiceUnavailable),
         (Garbage(), ServiceUnavailable),
         (Garbage(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), ServiceUnavailable),
+        (Garbage(_EMPTY), ServiceUnavailable),
         (Latency(3.0), Timeout),
         (SlowDrip(0.05), Timeout),
     ],

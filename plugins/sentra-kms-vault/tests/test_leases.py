@@ -36,7 +36,7 @@ from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.testing import Bench
 from sentra_kms.testing.base import together
-from sentra_kms.testing.faults import CutAfterRequest, Reset
+from sentra_kms.testing.faults import CutAfterRequest, Garbage, Reset
 from sentra_kms.testing.proxy import FaultProxy
 from tests.servers import vault_database
 from tests.servers.vault_database import Database
@@ -220,6 +220,50 @@ def test_lost_answer_is_not_asked_for_again(
     _wait(lambda: len(database.leases(role)) == 1)  # which ends by itself
     assert database.lets_in(*_login(_fetch(bench, role)))
     assert len(database.leases(role)) == 2
+
+
+def test_answer_of_somebody_on_the_way_is_an_outage(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str
+) -> None:
+    """What is no answer of Vault's to a request for a login says nothing of the configuration."""
+    _fetch(bench, _role(database, "1h", "24h"))
+    proxy.script(Garbage(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
+    _refused(ServiceUnavailable, lambda: _fetch(bench, role))
+    assert database.lets_in(*_login(_fetch(bench, role)))
+
+
+_PAGE = b"HTTP/1.1 %d No\r\nContent-Length: 4\r\n\r\n<p/>"
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("asked", ["to look up", "to renew"])
+def test_lease_is_not_given_up_for_a_page_of_a_proxy(
+    database: Database, bench: Bench, proxy: FaultProxy, role: str, status: int, asked: str
+) -> None:
+    """That a lease is gone, or not renewed, is believed of Vault alone: else none is replaced."""
+    login = _login(_fetch(bench, role))
+    lease = _part(bench)._leases._held()[f"database/creds/{role}"].lease
+    if asked == "to renew":
+        lease.spare = 3601.0  # it is due
+    proxy.always(Garbage(_PAGE % status))
+    assert asked in _refused(_ON_THE_WAY[status], lambda: _fetch(bench, role))
+    proxy.always(None)
+    lease.spare = 1200.0
+    assert _login(_fetch(bench, role)) == login
+    assert len(database.leases(role)) == 1
+
+
+_ON_THE_WAY = {400: MalformedInput, 403: AccessDenied, 500: ServiceUnavailable}
+
+
+def test_close_does_not_take_a_page_of_a_proxy_for_a_revocation(
+    bench: Bench, proxy: FaultProxy, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lease that nobody took back is told of."""
+    _fetch(bench, role)
+    proxy.always(Garbage(_PAGE % 400))
+    bench.close()
+    assert "leases that were not revoked" in caplog.text
 
 
 def test_revoked_lease_is_replaced(database: Database, bench: Bench, role: str) -> None:
@@ -412,6 +456,7 @@ def test_used_to_its_end_while_vault_is_away(
         _wait(fails)
         assert seen
         assert seen[-1] <= secret.expires.timestamp() <= time.time()
+        _wait(lambda: database.leases(role) == [])  # Vault began to count a moment later
         proxy.restore()
         _wait(lambda: kms.secrets.refresh("USER").reveal() != secret.reveal())
 

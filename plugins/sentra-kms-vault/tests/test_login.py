@@ -284,6 +284,27 @@ def test_closed_token_is_revoked_and_none_is_got_after(
     assert role.logins() == 1
 
 
+def test_close_revokes_tokens_that_a_denial_replaced(
+    vault: Vault, make_role: MakeRole, make_user: MakeUser
+) -> None:
+    """A login because of a denial leaves a token behind that is good: it ends with the close."""
+    role = make_role()
+    user = make_user(role.table(), role.given)
+    user.read(role.path)
+    first = held(user)
+    vault.delete(f"sys/policies/acl/{role.name}")
+    with pytest.raises(AccessDenied):
+        user.read(role.path)
+    second = held(user)
+    assert second != first
+    for each in (first, second):
+        assert vault.ask("GET", "auth/token/lookup-self", token=each)["data"]
+    user.close()
+    for each in (first, second):
+        with pytest.raises(VaultError, match="invalid token"):
+            vault.ask("GET", "auth/token/lookup-self", token=each)
+
+
 def test_close_does_not_wait_for_a_vault_that_is_away(
     vault: Vault, make_role: MakeRole, make_user: MakeUser
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
@@ -221,7 +222,7 @@ class UnderWay:
 def test_login_that_ends_after_close(keeper: Keeper) -> None:
     """A login that was under way at the close gives no token to anybody."""
     under_way = UnderWay(keeper)
-    assert under_way.login.forget(0.05) is None
+    assert under_way.login.forget(0.05) == []
     under_way.go_on.set()
     assert under_way.is_given_to_nobody()
 
@@ -242,10 +243,28 @@ def test_token_of_a_login_under_way_is_given_up(keeper: Keeper) -> None:
             real.release()
 
     under_way.login._lock = Waited()  # type: ignore[assignment]
-    given_up = under_way.login.forget(PATIENCE)
-    assert given_up is not None
-    assert given_up.value == "late"
+    assert [each.value for each in under_way.login.forget(PATIENCE)] == ["late"]
     assert under_way.is_given_to_nobody()
+
+
+def test_tokens_that_were_replaced_are_given_up(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A close has those to revoke, too, that are not at their end; a bounded number of them."""
+    monkeypatch.setattr(login_module, "_DENIED_AGAIN", 0.0)
+    monkeypatch.setattr(login_module, "_REPLACED", 3)
+    lives = iter([0.0, 3600.0, None, 3600.0, 3600.0, 3600.0])
+    numbers = itertools.count()
+    login = Login(
+        Scripted(lambda _: Token(str(next(numbers)), life=next(lives))), no_renewal, keeper, print
+    )
+    deadline = Deadline(PATIENCE)
+    login.token(deadline)
+    for _ in range(5):
+        token = login.token(deadline) if login.held is None else login.held.value
+        assert login.renew_after(token, Refused(403, (), {}), deadline)
+    assert [each.value for each in login.forget(1.0)] == ["5", "4", "3", "2"]
+    assert login.held is None
 
 
 def test_token_is_never_written_down() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from sentra_kms.hooktypes import SecretRequest, SecretValue
 from sentra_kms.reference import Reference
 from sentra_kms.runtime import KMS
 from sentra_kms.testing import Bench
+from sentra_kms.testing.faults import Garbage
+from sentra_kms.testing.proxy import FaultProxy
 from tests.servers.vault_server import KeptVault, Vault
 
 pytestmark = pytest.mark.server
@@ -203,7 +206,7 @@ def test_engine_of_version_1_that_answers_in_the_place_of_2(
     vault.write("own-kv1/data/x", data="planted")
     bench = Bench("vault", _table(vault, {"own-kv1": "kv-v2"}))
     told = _refused(ConfigurationError, bench, "vault://own-kv1/x")
-    assert "kv-v2" in told
+    assert "is of type kv, version 1, and not KV version 2" in told
     bench.close()
 
 
@@ -355,6 +358,40 @@ def test_sealed_while_in_use(kept_vault: KeptVault, monkeypatch: pytest.MonkeyPa
         kept_vault.unseal()
         kept_vault.write("secret/data/app", data={"a": "after"})
         assert kms.secrets.refresh("A").reveal() == "after"
+
+
+@pytest.mark.parametrize("mount", ["secret", "own-kv1"])
+@pytest.mark.parametrize("body", [{}, {"status": "maintenance"}, {"data": None}], ids=str)
+def test_answer_of_somebody_on_the_way_is_an_outage(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, mount: str, body: object
+) -> None:
+    """What a proxy says in Vault's place ends no value, nor does it let a list go on.
+
+    It is told from another engine, which is a wrong configuration, by a look at the mounts.
+    """
+    place = f"own/{next(_NUMBERS)}"
+    path = f"secret/data/{place}" if mount == "secret" else f"own-kv1/{place}"
+    vault.write(path, **({"data": {"a": "good"}} if mount == "secret" else {"a": "good"}))
+    data = json.dumps(body).encode()
+    garbage = Garbage(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+    monkeypatch.setenv("OWN_TOKEN", vault.token)
+    with FaultProxy("127.0.0.1", vault.port) as proxy:
+        environment = {
+            "development": True,
+            "backends": {"vault": {**_table(vault, _MOUNTS), "address": proxy.url}},
+            "secrets": {"A": {"from": [f"vault://{mount}/{place}#a", "env://OWN_TOKEN"]}},
+        }
+        with sentra_kms.load({"own": environment}, "own") as kms:
+            assert kms.secrets.get("A").reveal() == "good"
+            for _ in range(2):
+                proxy.always(garbage)
+                with pytest.raises(ServiceUnavailable):
+                    kms.secrets.refresh("A")
+                assert kms.secrets.get("A").reveal() == "good"
+                proxy.always(None)
+                with pytest.raises(SecretNotFound):  # by which the mount is known the next time
+                    kms.secrets.get(f"vault://{mount}/{place}/nothing")
+            assert kms.secrets.refresh("A").reveal() == "good"
 
 
 def _kms(
