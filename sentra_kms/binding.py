@@ -379,7 +379,9 @@ class Binding:
         )
 
     def _build(self) -> None:
-        self.operations, self._hooks = make_parts(self._type, self._settings, self._host)
+        made = make_parts(self._type, self._settings, self._host)
+        self.operations: frozenset[str] = made.operations
+        self._hooks = made.hooks
 
     def _build_in_child(self) -> None:
         # A connection inherited over a fork serves two masters: parts are made anew.

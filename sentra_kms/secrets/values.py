@@ -41,7 +41,7 @@ class Values:
         now: Callable[[], float],
         on_change: Callable[[str], None],
     ) -> None:
-        self.entries = entries
+        self.entries: Mapping[str, SecretEntry] = entries
         self._documents = documents
         self._max_stale = max_stale
         self._now = now
@@ -53,7 +53,8 @@ class Values:
 
     def after_fork(self) -> None:
         """Replace a lock that another thread may have held when this child was forked."""
-        self.lock = threading.RLock()  # a signal handler may ask while a value is put away
+        # A signal handler may ask while a value is put away.
+        self.lock: threading.RLock = threading.RLock()
 
     def held(self, secret: str) -> View | None:
         """Return a value that may be used without a look, `None` if there is none. Never waits."""
