@@ -79,11 +79,13 @@ def test_guides_observer_is_found(guide: Path) -> None:
 
 def test_guides_commands_are_found(guide: Path) -> None:
     """The command that it registers is one of the command line."""
+    pytest.importorskip("rich")
     done = run(guide, "-m", "sentra_kms.cli", "acme", "url")
     assert done.stdout == "https://console.acme.example\n", done.stderr
 
 
 def test_guide_type_checks_strictly(guide: Path) -> None:
     """As the guide says, mypy's strict mode finds nothing in it."""
+    pytest.importorskip("mypy")
     done = run(guide, "-m", "mypy", "--strict", "sentra_kms_acme")
     assert done.returncode == 0, done.stdout + done.stderr
