@@ -49,11 +49,15 @@ PLUGINS = Run("plugins", (*PYTEST, "plugins", HUNT))
 
 
 def runs_of(newer: str) -> list[Run]:
-    """Return all runs, the longest first; `newer` are versions of Python, such as `3.12 3.13`."""
+    """Return all runs; `newer` are versions of Python, such as `3.12 3.13`.
+
+    The longest comes first, and then the one that mostly waits for servers, beside which others go
+    on: at the end it would leave the machine idle.
+    """
     others = [
         Run(f"Python {each}", ("make", "test-newer", f"NEWER={each}")) for each in newer.split()
     ]
-    return [CORE, KEYS, *others, PLUGINS]
+    return [CORE, PLUGINS, KEYS, *others]
 
 
 class Everything:
@@ -163,7 +167,7 @@ def main(runs: Sequence[Run], options: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="sentra-kms-coverage-") as data:
         os.chmod(data, 0o711)  # noqa: S103 - its directories are open to those children
         everything = Everything(Path(data))
-        # One more than cores: the plugins' run mostly waits for servers.
+        # One more than cores: the plugins' run mostly waits.
         with ThreadPoolExecutor(1 + len(os.sched_getaffinity(0))) as pool:
             doing = [pool.submit(everything.do, run, live=run is runs[0]) for run in runs]
             try:

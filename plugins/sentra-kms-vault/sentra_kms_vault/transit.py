@@ -46,7 +46,7 @@ class _Key(msgspec.Struct, frozen=True):
 class _Item(msgspec.Struct, frozen=True):
     """One end of a batch; never shown, since it may hold a key."""
 
-    plaintext: str = ""
+    plaintext: str | None = None
     ciphertext: str = ""
     error: str = ""
 
@@ -141,8 +141,8 @@ class Engine:
         ]
 
         def material(item: _Item) -> KeyMaterial | None:
-            data = decode(item.plaintext)
-            return KeyMaterial(data) if data else None  # Vault gives no empty one
+            data = None if item.plaintext is None else decode(item.plaintext)
+            return None if data is None else KeyMaterial(data)
 
         ask_for = Transit(call).decrypt_data
         return self._batch("to unwrap under", key, call, ask_for, given, material)
