@@ -14,12 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +58,15 @@ def runs_of(newer: str) -> list[Run]:
     return [CORE, PLUGINS, KEYS, *others]
 
 
+class Done(NamedTuple):
+    """What became of a run: all that it said, its exit code, and how long it took."""
+
+    run: Run
+    said: bytes
+    status: int
+    seconds: float
+
+
 class Everything:
     """All runs, and what became of them."""
 
@@ -68,17 +75,14 @@ class Everything:
         self.failed: list[str] = []
         self._data = data
         self._begun = time.monotonic()
-        self._screen = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def do(self, run: Run, *, live: bool) -> None:
-        """Do one of them and show what it says: at once, or whole when it is done."""
+    def do(self, run: Run, *, live: bool) -> Done:
+        """Do one of them; if it is `live` what it says is shown as it goes."""
         begun = time.monotonic()
-        with ExitStack() as stack:
-            if live:
-                stack.enter_context(self._screen)
-                show(f"\n===== {run.name}\n")
-            process = stack.enter_context(self._start(run))
+        if live:
+            show(f"\n===== {run.name}\n")
+        with self._start(run) as process:
             assert process.stdout is not None
             said = b""
             while piece := os.read(process.stdout.fileno(), 1 << 16):
@@ -86,12 +90,15 @@ class Everything:
                 if live:
                     show(piece)
             status = process.wait()
-            if not live:
-                stack.enter_context(self._screen)
-                show(f"\n===== {run.name}\n")
-                show(said)
-            show(f"===== {run.name}: {status or 'ok'}, {time.monotonic() - begun:.0f} s\n")
-            self._count(run, said.decode("utf-8", "replace"), status)
+        return Done(run, said, status, time.monotonic() - begun)
+
+    def end(self, done: Done, *, live: bool) -> None:
+        """Show what one of them said, if that is not on the screen yet, and count it."""
+        if not live:
+            show(f"\n===== {done.run.name}\n")
+            show(done.said)
+        show(f"===== {done.run.name}: {done.status or 'ok'}, {done.seconds:.0f} s\n")
+        self._count(done.run, done.said.decode("utf-8", "replace"), done.status)
 
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
         place = self._data / run.name
@@ -167,12 +174,14 @@ def main(runs: Sequence[Run], options: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="sentra-kms-coverage-") as data:
         os.chmod(data, 0o711)  # noqa: S103 - its directories are open to those children
         everything = Everything(Path(data))
-        # One more than cores: the plugins' run mostly waits.
+        # One more than cores: the plugins' run mostly waits. What others say is shown once the
+        # first is done; until then it keeps no thread from the next run.
         with ThreadPoolExecutor(1 + len(os.sched_getaffinity(0))) as pool:
             doing = [pool.submit(everything.do, run, live=run is runs[0]) for run in runs]
             try:
-                for each in doing:
-                    each.result()
+                everything.end(doing[0].result(), live=True)
+                for each in as_completed(doing[1:]):
+                    everything.end(each.result(), live=False)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 everything.stop()
