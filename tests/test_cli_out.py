@@ -246,7 +246,8 @@ def test_write_that_hangs_can_be_ended(name: str) -> None:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(0.2)
         child.kill()
-    assert child.returncode == (130 if name == "INT" else -signal.SIGTERM)
+    # One more of them may meet it while it ends; a shell tells both as 130.
+    assert child.returncode in ({130, -signal.SIGINT} if name == "INT" else {-signal.SIGTERM})
     assert sorted(os.listdir()) == ["out", "sentra-kms.toml", "t.tmpl", "theirs"]
     assert Path("out").read_text() == OLD
 
