@@ -305,9 +305,11 @@ class _Reader:
         else:
             if 0 < seconds <= _LONGEST:
                 return seconds
-            failure = "timeout: an operation needs more time than none"
-            if seconds:
-                failure = "timeout: an operation that takes more than 1h is none that is waited for"
+            failure = (
+                "timeout: an operation that takes more than 1h is none that is waited for"
+                if seconds
+                else "timeout: an operation needs more time than none"
+            )
         self._refuse(where, failure)
 
     def _refuse(self, where: str, what: str) -> NoReturn:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from sentra_kms.errors import AccessDenied
+from sentra_kms.errors import AccessDenied, AlreadyExists
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a file is opened that is made by that."""
@@ -40,6 +40,11 @@ def must_be_free(name: str, folder: int) -> None:
     with suppress(FileNotFoundError):
         os.stat(name, dir_fd=folder, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def left_alone(path: str) -> AlreadyExists:
+    """Return the error for what stands where a new file was to be."""
+    return AlreadyExists(f"{path} exists: it was left as it is", subject=path)
 
 
 def temporary_name(name: str) -> str:

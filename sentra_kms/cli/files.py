@@ -12,9 +12,9 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from sentra_kms.cli.output import from_terminal, hint
 from sentra_kms.cli.signals import put_off
-from sentra_kms.errors import AccessDenied, AlreadyExists, MalformedInput
+from sentra_kms.errors import AccessDenied, MalformedInput
 from sentra_kms.material import KeyMaterial
-from sentra_kms.place import NEW, place_of
+from sentra_kms.place import NEW, left_alone, place_of
 
 STANDARD = "-"
 PRIVATE = 0o600
@@ -51,7 +51,7 @@ def create_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:
             signals.check()
         os.fsync(folder)
         return
-    raise AlreadyExists(f"{path} exists: it was left as it is", subject=path)
+    raise left_alone(path)
 
 
 def replace_file(path: str, data: bytes | KeyMaterial, mode: int) -> None:

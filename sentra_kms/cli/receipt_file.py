@@ -16,9 +16,8 @@ from sentra_kms.cli.files import PATIENCE, PRIVATE, fill, named
 from sentra_kms.cli.output import to_terminal, write, write_json
 from sentra_kms.cli.session import Session
 from sentra_kms.cli.signals import put_off
-from sentra_kms.errors import AlreadyExists
 from sentra_kms.keys.destruction import Shredded
-from sentra_kms.place import NEW, must_be_free, name_anew, place_of, temporary_name
+from sentra_kms.place import NEW, left_alone, must_be_free, name_anew, place_of, temporary_name
 
 End = Callable[[], Shredded]
 _AGAIN = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -105,4 +104,4 @@ def _free_place(path: str, stack: ExitStack) -> tuple[int, str]:
         folder, name = stack.enter_context(place_of(path))
         must_be_free(name, folder)
         return folder, name
-    raise AlreadyExists(f"{path} exists: it was left as it is", subject=path)
+    raise left_alone(path)

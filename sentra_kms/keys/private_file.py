@@ -17,7 +17,7 @@ from sentra_kms.errors import (
     ServiceUnavailable,
     VendorError,
 )
-from sentra_kms.place import NEW, must_be_free, name_anew, place_of, temporary_name
+from sentra_kms.place import NEW, left_alone, must_be_free, name_anew, place_of, temporary_name
 
 _MODE = 0o600
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -87,7 +87,7 @@ def _translated(path: str) -> Generator[None]:
 def _own(error: OSError, path: str) -> KMSError:
     reason = os.strerror(error.errno or 0)
     if error.errno == errno.EEXIST:
-        return AlreadyExists(f"{path} exists: it was left as it is", subject=path)
+        return left_alone(path)
     if error.errno in _NO_ACCESS:
         return AccessDenied(f"the operating system denies access to {path}", subject=path)
     if error.errno in _WRONG_PATH:
